@@ -18,6 +18,11 @@ impl SqlState {
     pub const NUMERIC_VALUE_OUT_OF_RANGE: Self = Self("22003");
     pub const INVALID_DATETIME_FORMAT: Self = Self("22007");
     pub const DATETIME_FIELD_OVERFLOW: Self = Self("22008");
+    pub const INVALID_TIME_ZONE_DISPLACEMENT_VALUE: Self = Self("22009");
+    pub const INVALID_ESCAPE_SEQUENCE: Self = Self("22025");
+    pub const INTERVAL_FIELD_OVERFLOW: Self = Self("22015");
+    pub const INVALID_ARGUMENT_FOR_LOGARITHM: Self = Self("2201E");
+    pub const INVALID_ARGUMENT_FOR_POWER_FUNCTION: Self = Self("2201F");
     pub const SUBSTRING_ERROR: Self = Self("22011");
     pub const DIVISION_BY_ZERO: Self = Self("22012");
     pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self("22021");
@@ -89,6 +94,11 @@ impl SqlState {
             SqlState::NUMERIC_VALUE_OUT_OF_RANGE,
             SqlState::INVALID_DATETIME_FORMAT,
             SqlState::DATETIME_FIELD_OVERFLOW,
+            SqlState::INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
+            SqlState::INVALID_ESCAPE_SEQUENCE,
+            SqlState::INTERVAL_FIELD_OVERFLOW,
+            SqlState::INVALID_ARGUMENT_FOR_LOGARITHM,
+            SqlState::INVALID_ARGUMENT_FOR_POWER_FUNCTION,
             SqlState::SUBSTRING_ERROR,
             SqlState::DIVISION_BY_ZERO,
             SqlState::CHARACTER_NOT_IN_REPERTOIRE,
@@ -146,7 +156,10 @@ impl SqlState {
             SqlState::INTERNAL_ERROR,
             SqlState::DATA_CORRUPTED,
         ];
-        ALL.iter().copied().find(|state| state.0 == code).unwrap_or(Self::INTERNAL_ERROR)
+        ALL.iter()
+            .copied()
+            .find(|state| state.0 == code)
+            .unwrap_or(Self::INTERNAL_ERROR)
     }
 }
 
@@ -172,12 +185,21 @@ impl SqlError {
     /// An error with a state and a primary message.
     #[allow(clippy::new_ret_no_self)] // every use returns it as a boxed error
     pub fn new(state: SqlState, message: impl Into<String>) -> Box<Self> {
-        Box::new(Self { state, message: message.into(), detail: None, hint: None, position: None })
+        Box::new(Self {
+            state,
+            message: message.into(),
+            detail: None,
+            hint: None,
+            position: None,
+        })
     }
 
     /// `0A000`: something PostgreSQL has and we do not.
     pub fn unsupported(what: impl fmt::Display) -> Box<Self> {
-        Self::new(SqlState::FEATURE_NOT_SUPPORTED, format!("{what} is not supported"))
+        Self::new(
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!("{what} is not supported"),
+        )
     }
 
     /// `XX000`: an invariant of ours does not hold.
