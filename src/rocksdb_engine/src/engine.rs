@@ -1,0 +1,323 @@
+//! One shard's RocksDB.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use neorunbase_world::ShardEngine;
+use neorunbase_world::shard_engine::{EngineBatch, EngineChange, EngineError, EngineSnapshot, KeyspaceId};
+use parking_lot::{Mutex, RwLock};
+use rocksdb::{DB, FlushOptions, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions};
+
+use crate::engine_error;
+use crate::snapshot::{ClosedSnapshot, RocksDbSnapshot, column_family};
+
+/// Where `applied_lsn` stands, in the default column family. That family holds nothing else.
+const APPLIED_LSN_KEY: &[u8] = b"applied_lsn";
+
+pub(crate) struct RocksDbEngine {
+    core: Arc<EngineCore>,
+}
+
+/// Shared with the threads that flush and close.
+///
+/// Locks are taken in the order `shape`, `database`, then one of the others.
+struct EngineCore {
+    path: Arc<str>,
+    keyspace_options: Options,
+    read_options: ReadOptions,
+    persisted_read_options: ReadOptions,
+    write_options: WriteOptions,
+    /// Held while keyspaces come and go and while a flush runs: a flush names its column families, and a
+    /// keyspace created in between would be left out of the atomic set that its batches need.
+    shape: Mutex<()>,
+    keyspaces: RwLock<BTreeSet<KeyspaceId>>,
+    /// `None` once closed. Readers and writers share it; dropping a keyspace and closing exclude them.
+    database: RwLock<Option<Arc<DB>>>,
+    /// Batches reach RocksDB in the order of their log positions.
+    write_order: Mutex<()>,
+    applied_lsn: AtomicU64,
+    /// The highest durable position seen so far; the truth is in the files.
+    durable_lsn: AtomicU64,
+    /// Set by the first failed write or flush: from then on nothing more is written.
+    failure: Mutex<Option<String>>,
+}
+
+impl RocksDbEngine {
+    /// Wraps a database that was just opened, with the keyspaces found in it.
+    pub(crate) fn new(
+        path: Arc<str>,
+        database: DB,
+        keyspaces: BTreeSet<KeyspaceId>,
+        keyspace_options: Options,
+    ) -> Result<Self, EngineError> {
+        let mut persisted_read_options = ReadOptions::default();
+        persisted_read_options.set_read_tier(ReadTier::Persisted);
+        let mut write_options = WriteOptions::default();
+        write_options.disable_wal(true);
+        let applied_lsn = read_applied_lsn(&path, &database, &persisted_read_options)?;
+        Ok(Self {
+            core: Arc::new(EngineCore {
+                path,
+                keyspace_options,
+                read_options: ReadOptions::default(),
+                persisted_read_options,
+                write_options,
+                shape: Mutex::new(()),
+                keyspaces: RwLock::new(keyspaces),
+                database: RwLock::new(Some(Arc::new(database))),
+                write_order: Mutex::new(()),
+                applied_lsn: AtomicU64::new(applied_lsn),
+                durable_lsn: AtomicU64::new(applied_lsn),
+                failure: Mutex::new(None),
+            }),
+        })
+    }
+}
+
+/// The position stored in `database`; 0 for a new one.
+fn read_applied_lsn(path: &str, database: &DB, options: &ReadOptions) -> Result<u64, EngineError> {
+    let value = database
+        .get_pinned_opt(APPLIED_LSN_KEY, options)
+        .map_err(|error| engine_error(path, error))?;
+    match value {
+        None => Ok(0),
+        Some(bytes) => match <[u8; 8]>::try_from(&bytes[..]) {
+            Ok(bytes) => Ok(u64::from_le_bytes(bytes)),
+            Err(_) => Err(EngineError::Corrupt {
+                path: path.to_owned(),
+                reason: format!("applied_lsn has {} bytes", bytes.len()),
+            }),
+        },
+    }
+}
+
+impl EngineCore {
+    fn error(&self, error: rocksdb::Error) -> EngineError {
+        engine_error(&self.path, error)
+    }
+
+    fn closed(&self) -> EngineError {
+        EngineError::Io(format!("{}: the engine is closed", self.path))
+    }
+
+    /// Remembers a failed write or flush.
+    fn failed(&self, error: rocksdb::Error) -> EngineError {
+        let error = self.error(error);
+        self.failure.lock().get_or_insert_with(|| error.to_string());
+        error
+    }
+
+    fn refuse_after_failure(&self) -> Result<(), EngineError> {
+        match &*self.failure.lock() {
+            Some(failure) => Err(EngineError::Io(format!("writes stopped after: {failure}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn flush(&self) -> Result<(), EngineError> {
+        let _shape = self.shape.lock();
+        let database = self.database.read().clone().ok_or_else(|| self.closed())?;
+        self.flush_database(&database)
+    }
+
+    /// To be called with `shape` held.
+    fn flush_database(&self, database: &DB) -> Result<(), EngineError> {
+        self.refuse_after_failure()?;
+        let keyspaces = self.keyspaces.read().clone();
+        let mut families = Vec::with_capacity(keyspaces.len() + 1);
+        families.extend(database.cf_handle(rocksdb::DEFAULT_COLUMN_FAMILY_NAME));
+        for keyspace in keyspaces {
+            families.push(column_family(database, keyspace)?);
+        }
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        let families: Vec<_> = families.iter().collect();
+        database
+            .flush_cfs_opt(&families, &options)
+            .map_err(|error| self.failed(error))?;
+        let durable = read_applied_lsn(&self.path, database, &self.persisted_read_options)?;
+        self.durable_lsn.fetch_max(durable, Ordering::AcqRel);
+        Ok(())
+    }
+
+    fn close(&self) -> Result<(), EngineError> {
+        let _shape = self.shape.lock();
+        let Some(database) = self.database.write().take() else {
+            return Ok(());
+        };
+        // Released even if the flush fails: the write-ahead log has what the files lack.
+        let outcome = self.flush_database(&database);
+        let snapshots = Arc::strong_count(&database) - 1;
+        if snapshots > 0 {
+            tracing::debug!(path = %self.path, snapshots, "shard engine closed while snapshots keep its files open");
+        }
+        drop(database);
+        outcome
+    }
+}
+
+/// Runs `work` where it may block. It runs to its end even if the caller stops waiting.
+async fn blocking(
+    core: &Arc<EngineCore>,
+    work: impl FnOnce(&EngineCore) -> Result<(), EngineError> + Send + 'static,
+) -> Result<(), EngineError> {
+    let core = Arc::clone(core);
+    match tokio::task::spawn_blocking(move || work(&core)).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(EngineError::Io(format!("a blocking call was cut short: {error}"))),
+    }
+}
+
+#[async_trait]
+impl ShardEngine for RocksDbEngine {
+    fn create_keyspace(&self, keyspace: KeyspaceId) -> Result<(), EngineError> {
+        let core = &*self.core;
+        let _shape = core.shape.lock();
+        if core.keyspaces.read().contains(&keyspace) {
+            return Ok(());
+        }
+        core.refuse_after_failure()?;
+        let database = core.database.read();
+        let database = database.as_ref().ok_or_else(|| core.closed())?;
+        database
+            .create_cf(keyspace.0.to_string(), &core.keyspace_options)
+            .map_err(|error| core.failed(error))?;
+        core.keyspaces.write().insert(keyspace);
+        Ok(())
+    }
+
+    fn drop_keyspace(&self, keyspace: KeyspaceId) -> Result<(), EngineError> {
+        let core = &*self.core;
+        let _shape = core.shape.lock();
+        if !core.keyspaces.read().contains(&keyspace) {
+            return Ok(());
+        }
+        core.refuse_after_failure()?;
+        // Exclusive: a batch that found the column family must not meet it dropped half way through.
+        let database = core.database.write();
+        let database = database.as_ref().ok_or_else(|| core.closed())?;
+        database
+            .drop_cf(&keyspace.0.to_string())
+            .map_err(|error| core.failed(error))?;
+        core.keyspaces.write().remove(&keyspace);
+        Ok(())
+    }
+
+    fn keyspaces(&self) -> Vec<KeyspaceId> {
+        self.core.keyspaces.read().iter().copied().collect()
+    }
+
+    fn write(&self, batch: EngineBatch) -> Result<(), EngineError> {
+        let core = &*self.core;
+        core.refuse_after_failure()?;
+        let database = core.database.read();
+        let database = database.as_ref().ok_or_else(|| core.closed())?;
+
+        let bytes: usize = batch
+            .changes
+            .iter()
+            .map(|change| match change {
+                EngineChange::Put { key, value, .. } => key.len() + value.len() + 16,
+                EngineChange::Delete { key, .. } => key.len() + 16,
+            })
+            .sum();
+        let mut writes = WriteBatch::with_capacity_bytes(bytes + 64);
+        let mut last_family = None;
+        for change in &batch.changes {
+            let (EngineChange::Put { keyspace, .. } | EngineChange::Delete { keyspace, .. }) = change;
+            let family = match &last_family {
+                Some((of, family)) if of == keyspace => family,
+                _ => {
+                    &last_family
+                        .insert((*keyspace, column_family(database, *keyspace)?))
+                        .1
+                }
+            };
+            match change {
+                EngineChange::Put { key, value, .. } => writes.put_cf(family, key, value),
+                EngineChange::Delete { key, .. } => writes.delete_cf(family, key),
+            }
+        }
+        writes.put(APPLIED_LSN_KEY, batch.applied_lsn.to_le_bytes());
+
+        let _order = core.write_order.lock();
+        let applied_lsn = core.applied_lsn.load(Ordering::Acquire);
+        if batch.applied_lsn < applied_lsn {
+            return Err(EngineError::Io(format!(
+                "{}: a batch that reaches log position {} came after one that reached {applied_lsn}",
+                core.path, batch.applied_lsn
+            )));
+        }
+        database
+            .write_opt(writes, &core.write_options)
+            .map_err(|error| core.failed(error))?;
+        core.applied_lsn.store(batch.applied_lsn, Ordering::Release);
+        Ok(())
+    }
+
+    fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
+        let core = &*self.core;
+        let database = core.database.read();
+        let database = database.as_ref().ok_or_else(|| core.closed())?;
+        let family = column_family(database, keyspace)?;
+        let value = database
+            .get_pinned_cf_opt(&family, key, &core.read_options)
+            .map_err(|error| core.error(error))?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+    }
+
+    fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
+        let path = Arc::clone(&self.core.path);
+        match &*self.core.database.read() {
+            Some(database) => Arc::new(RocksDbSnapshot::new(path, Arc::clone(database))),
+            None => Arc::new(ClosedSnapshot { path }),
+        }
+    }
+
+    fn applied_lsn(&self) -> u64 {
+        self.core.applied_lsn.load(Ordering::Acquire)
+    }
+
+    fn durable_lsn(&self) -> u64 {
+        let core = &*self.core;
+        // RocksDB also flushes by itself, so the files are asked. An error leaves the last known answer, which
+        // keeps more of the log than needed.
+        if let Some(database) = core.database.read().as_ref()
+            && let Ok(durable) = read_applied_lsn(&core.path, database, &core.persisted_read_options)
+        {
+            return core.durable_lsn.fetch_max(durable, Ordering::AcqRel).max(durable);
+        }
+        core.durable_lsn.load(Ordering::Acquire)
+    }
+
+    async fn flush(&self) -> Result<(), EngineError> {
+        blocking(&self.core, EngineCore::flush).await
+    }
+
+    fn approximate_bytes(&self) -> u64 {
+        let core = &*self.core;
+        let keyspaces = self.keyspaces();
+        let database = core.database.read();
+        let Some(database) = database.as_ref() else {
+            return 0;
+        };
+        let mut bytes: u64 = 0;
+        for keyspace in keyspaces {
+            let Ok(family) = column_family(database, keyspace) else {
+                continue;
+            };
+            for property in ["rocksdb.live-sst-files-size", "rocksdb.cur-size-all-mem-tables"] {
+                let size = database.property_int_value_cf(&family, property).ok().flatten();
+                bytes = bytes.saturating_add(size.unwrap_or(0));
+            }
+        }
+        bytes
+    }
+
+    async fn close(&self) -> Result<(), EngineError> {
+        blocking(&self.core, EngineCore::close).await
+    }
+}
