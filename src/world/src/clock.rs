@@ -12,7 +12,10 @@ pub struct MonotonicTime(pub u64);
 impl MonotonicTime {
     /// The instant `duration` after this one (saturating).
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+        Self(
+            self.0
+                .saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)),
+        )
     }
 
     /// Time from `earlier` to this instant; zero if `earlier` is later.

@@ -81,7 +81,8 @@ pub trait Coordination: Send + Sync {
     ///
     /// # Errors
     /// `ConnectionLost`, `SessionExpired`.
-    async fn get_and_watch(&self, path: &str) -> Result<(Option<(Bytes, Version)>, Watch), CoordinationError>;
+    async fn get_and_watch(&self, path: &str)
+    -> Result<(Option<(Bytes, Version)>, Watch), CoordinationError>;
 
     /// Replaces the data of `path` if its version is `expected`, and returns the new version.
     ///
@@ -120,7 +121,10 @@ pub async fn ensure_path(coordination: &dyn Coordination, path: &str) -> Result<
     for name in path.split('/').filter(|name| !name.is_empty()) {
         prefix.push('/');
         prefix.push_str(name);
-        match coordination.create(&prefix, Bytes::new(), CreateMode::Persistent).await {
+        match coordination
+            .create(&prefix, Bytes::new(), CreateMode::Persistent)
+            .await
+        {
             Ok(_) | Err(CoordinationError::NodeExists(_)) => {}
             Err(error) => return Err(error),
         }

@@ -159,7 +159,11 @@ pub struct EngineKey {
 
 impl std::fmt::Debug for EngineKey {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "EngineKey {{ version: {}, secret: <hidden> }}", self.version)
+        write!(
+            formatter,
+            "EngineKey {{ version: {}, secret: <hidden> }}",
+            self.version
+        )
     }
 }
 

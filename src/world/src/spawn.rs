@@ -10,7 +10,9 @@ pub struct TaskHandle {
 impl TaskHandle {
     /// Wraps the runtime's own way to stop a task.
     pub fn new(abort: impl Fn() + Send + Sync + 'static) -> Self {
-        Self { abort: Box::new(abort) }
+        Self {
+            abort: Box::new(abort),
+        }
     }
 
     /// Stops the task at its next await point.
