@@ -1,0 +1,126 @@
+//! What became of recent transactions, so that repeated and late messages get the same answer.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use neorunbase_protocol::message::{Timestamp, TransactionId};
+
+/// How a transaction ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It committed at this timestamp (0: it had written nothing here).
+    Committed(Timestamp),
+    /// It was rolled back.
+    Aborted,
+}
+
+/// A bounded memory of outcomes, with a fence that keeps it safe to forget.
+///
+/// A transaction that this node gave up on its own (no heartbeat) must never be mistaken for a new one when its
+/// next statement arrives. Forgetting such an outcome therefore raises the fence: unknown transactions that began
+/// at or before the fence are refused.
+pub struct Outcomes<Detail> {
+    recent: BTreeMap<TransactionId, (Outcome, Option<Detail>)>,
+    order: VecDeque<TransactionId>,
+    abandoned: BTreeMap<TransactionId, ()>,
+    fence: TransactionId,
+    capacity: usize,
+}
+
+impl<Detail: Clone> Outcomes<Detail> {
+    /// Remembers up to `capacity` outcomes of each kind.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            recent: BTreeMap::new(),
+            order: VecDeque::new(),
+            abandoned: BTreeMap::new(),
+            fence: 0,
+            capacity,
+        }
+    }
+
+    /// Remembers how `transaction` ended. The first report wins: an outcome never changes.
+    pub fn record(&mut self, transaction: TransactionId, outcome: Outcome, detail: Option<Detail>) {
+        if transaction == 0 || self.recent.contains_key(&transaction) {
+            return;
+        }
+        self.recent.insert(transaction, (outcome, detail));
+        self.order.push_back(transaction);
+        if self.order.len() > self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.recent.remove(&oldest);
+        }
+    }
+
+    /// Remembers that this node ended `transaction` while its Coordinator may still believe it open.
+    pub fn record_abandoned(&mut self, transaction: TransactionId) {
+        self.record(transaction, Outcome::Aborted, None);
+        self.abandoned.insert(transaction, ());
+        if self.abandoned.len() > self.capacity
+            && let Some((oldest, ())) = self.abandoned.pop_first()
+        {
+            self.fence = self.fence.max(oldest);
+        }
+    }
+
+    /// Unknown transactions that began at or before `timestamp` may have lost state here: refuse them.
+    pub fn raise_fence(&mut self, timestamp: TransactionId) {
+        self.fence = self.fence.max(timestamp);
+    }
+
+    /// How `transaction` ended, if remembered.
+    pub fn get(&self, transaction: TransactionId) -> Option<Outcome> {
+        self.recent
+            .get(&transaction)
+            .map(|(outcome, _)| *outcome)
+            .or_else(|| {
+                self.abandoned
+                    .contains_key(&transaction)
+                    .then_some(Outcome::Aborted)
+            })
+    }
+
+    /// What was recorded along with the outcome.
+    pub fn detail(&self, transaction: TransactionId) -> Option<Detail> {
+        self.recent
+            .get(&transaction)
+            .and_then(|(_, detail)| detail.clone())
+    }
+
+    /// Whether a transaction that this node does not hold may begin here.
+    pub fn may_begin(&self, transaction: TransactionId) -> bool {
+        transaction > self.fence && self.get(transaction).is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_outcome_stays() {
+        let mut outcomes = Outcomes::<()>::new(10);
+        outcomes.record(5, Outcome::Aborted, None);
+        outcomes.record(5, Outcome::Committed(9), None);
+        assert_eq!(outcomes.get(5), Some(Outcome::Aborted));
+        assert!(!outcomes.may_begin(5));
+        assert!(outcomes.may_begin(6));
+    }
+
+    #[test]
+    fn forgetting_an_abandoned_transaction_raises_the_fence() {
+        let mut outcomes = Outcomes::<()>::new(2);
+        for transaction in [10, 11, 12] {
+            outcomes.record_abandoned(transaction);
+        }
+        assert!(!outcomes.may_begin(10));
+        assert!(!outcomes.may_begin(9));
+        assert!(outcomes.may_begin(13));
+        // Ordinary outcomes may be forgotten without harm.
+        for transaction in [20, 21, 22] {
+            outcomes.record(transaction, Outcome::Committed(30), None);
+        }
+        assert_eq!(outcomes.get(20), None);
+        assert!(outcomes.may_begin(19));
+    }
+}

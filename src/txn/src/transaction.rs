@@ -1,0 +1,316 @@
+//! One transaction on one node, from its first statement to its outcome.
+//!
+//! ```text
+//! Active ──► Committing ──────────────────► Committed
+//!   │  └───► Preparing ──► Prepared ──► Deciding ──► Committed | Aborted
+//!   └──────► (closing) ──► Aborted
+//! ```
+//! Whoever moves a transaction out of a state does so under one lock, so each step is taken by exactly one of the
+//! requests that race for it; the others wait for the outcome and report that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use neorunbase_protocol::message::{ShardId, Timestamp, TransactionId};
+use neorunbase_world::MonotonicTime;
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::lock_table::LockKey;
+use crate::outcomes::Outcome;
+use crate::write_set::WriteSet;
+
+/// Where a transaction stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Statements run; nothing is durable.
+    Active,
+    /// One-round commit under way: its timestamp is being drawn or its log frame written.
+    Committing,
+    /// Its prepare record is being written.
+    Preparing,
+    /// Durable and undecided.
+    Prepared,
+    /// The outcome is known and being written.
+    Deciding,
+    /// Ended.
+    Ended(Outcome),
+}
+
+/// The two-phase commit that a prepared transaction is part of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Participation {
+    /// The shard that holds the decision.
+    pub anchor: ShardId,
+    /// All shards that take part.
+    pub participants: Vec<ShardId>,
+}
+
+struct State {
+    phase: Phase,
+    /// No further statement may begin; running ones are to give up.
+    closing: bool,
+    running: usize,
+    last_sequence: u32,
+    participation: Arc<Participation>,
+}
+
+/// A transaction on this node.
+pub struct Transaction<Table> {
+    id: TransactionId,
+    state: Mutex<State>,
+    changed: Notify,
+    commit_timestamp: AtomicU64,
+    last_heard: AtomicU64,
+    /// What it has written. Locked for moments only.
+    pub writes: Mutex<WriteSet<Table>>,
+    locks: Mutex<Vec<LockKey>>,
+}
+
+impl<Table> Transaction<Table> {
+    /// A new, active transaction, heard of at `now`.
+    pub fn new(id: TransactionId, now: MonotonicTime) -> Self {
+        Self::in_phase(id, now, Phase::Active, Participation::default())
+    }
+
+    /// A transaction found prepared in the log after a restart.
+    pub fn recovered(id: TransactionId, now: MonotonicTime, participation: Participation) -> Self {
+        Self::in_phase(id, now, Phase::Prepared, participation)
+    }
+
+    fn in_phase(id: TransactionId, now: MonotonicTime, phase: Phase, participation: Participation) -> Self {
+        let state = State {
+            phase,
+            closing: false,
+            running: 0,
+            last_sequence: 0,
+            participation: Arc::new(participation),
+        };
+        Self {
+            id,
+            state: Mutex::new(state),
+            changed: Notify::new(),
+            commit_timestamp: AtomicU64::new(0),
+            last_heard: AtomicU64::new(now.0),
+            writes: Mutex::new(WriteSet::default()),
+            locks: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// Its id.
+    pub fn id(&self) -> TransactionId {
+        self.id
+    }
+
+    /// Where it stands now.
+    pub fn phase(&self) -> Phase {
+        self.state.lock().phase
+    }
+
+    /// The two-phase commit it is part of (empty before prepare).
+    pub fn participation(&self) -> Arc<Participation> {
+        self.state.lock().participation.clone()
+    }
+
+    /// The highest statement number that began here.
+    pub fn last_sequence(&self) -> u32 {
+        self.state.lock().last_sequence
+    }
+
+    /// The timestamp at which it commits or has committed; 0 while unknown.
+    pub fn commit_timestamp(&self) -> Timestamp {
+        self.commit_timestamp.load(Ordering::SeqCst)
+    }
+
+    /// Makes the drawn timestamp known: readers of older snapshots need not wait any more.
+    pub fn set_commit_timestamp(&self, timestamp: Timestamp) {
+        self.commit_timestamp.store(timestamp, Ordering::SeqCst);
+    }
+
+    /// Its Coordinator was heard of.
+    pub fn heard(&self, now: MonotonicTime) {
+        self.last_heard.fetch_max(now.0, Ordering::Relaxed);
+    }
+
+    /// When its Coordinator was last heard of.
+    pub fn last_heard(&self) -> MonotonicTime {
+        MonotonicTime(self.last_heard.load(Ordering::Relaxed))
+    }
+
+    /// Remembers a key before its lock is asked for.
+    pub fn remember_lock(&self, key: LockKey) {
+        self.locks.lock().push(key);
+    }
+
+    /// Takes all remembered keys, to release them.
+    pub fn take_locks(&self) -> Vec<LockKey> {
+        std::mem::take(&mut *self.locks.lock())
+    }
+
+    /// Whether any lock was asked for.
+    pub fn has_locks(&self) -> bool {
+        !self.locks.lock().is_empty()
+    }
+
+    /// Begins a statement; the transaction cannot end while the guard lives.
+    ///
+    /// # Errors
+    /// The phase, if no statement can begin any more.
+    pub fn begin_statement(
+        self: &Arc<Self>,
+        sequence: u32,
+        now: MonotonicTime,
+    ) -> Result<StatementGuard<Table>, Phase> {
+        self.heard(now);
+        let mut state = self.state.lock();
+        if state.phase != Phase::Active || state.closing {
+            return Err(state.phase);
+        }
+        state.running += 1;
+        state.last_sequence = state.last_sequence.max(sequence);
+        Ok(StatementGuard {
+            transaction: self.clone(),
+        })
+    }
+
+    /// Completes once running statements are to give up.
+    pub async fn closing(&self) {
+        self.wait_until(|state| state.closing && state.phase == Phase::Active || is_ended(state))
+            .await;
+    }
+
+    /// Tells running statements to give up, for good.
+    pub fn close(&self) {
+        self.state.lock().closing = true;
+        self.changed.notify_waiters();
+    }
+
+    /// Active → `next`, once no statement runs. `Ok(false)`: another request was first, wait for the outcome.
+    async fn leave_active(&self, next: Phase, participation: Option<Participation>) -> bool {
+        // Statements that still run were given up by their sender; nobody reads their result.
+        self.close();
+        self.wait_until(|state| state.running == 0 || state.phase != Phase::Active)
+            .await;
+        let mut state = self.state.lock();
+        if state.phase != Phase::Active {
+            return false;
+        }
+        state.phase = next;
+        if let Some(participation) = participation {
+            state.participation = Arc::new(participation);
+        }
+        drop(state);
+        self.changed.notify_waiters();
+        true
+    }
+
+    /// Active → Committing. `false`: it has left Active already.
+    pub async fn begin_commit(&self) -> bool {
+        self.leave_active(Phase::Committing, None).await
+    }
+
+    /// Active → Preparing. `false`: it has left Active already.
+    pub async fn begin_prepare(&self, participation: Participation) -> bool {
+        self.leave_active(Phase::Preparing, Some(participation)).await
+    }
+
+    /// Active → Deciding, to be rolled back. `false`: it has left Active already.
+    pub async fn begin_abort(&self) -> bool {
+        self.leave_active(Phase::Deciding, None).await
+    }
+
+    /// Prepared → Deciding. `false`: it is not prepared, or another request was first.
+    pub fn begin_decide(&self) -> bool {
+        let mut state = self.state.lock();
+        let won = state.phase == Phase::Prepared;
+        if won {
+            state.phase = Phase::Deciding;
+        }
+        won
+    }
+
+    /// Preparing → Prepared, once the record is durable.
+    pub fn prepared(&self) {
+        let mut state = self.state.lock();
+        debug_assert_eq!(
+            state.phase,
+            Phase::Preparing,
+            "only a preparing transaction becomes prepared"
+        );
+        state.phase = Phase::Prepared;
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Ends the transaction and wakes everybody who waits for it.
+    pub fn end(&self, outcome: Outcome) {
+        let mut state = self.state.lock();
+        debug_assert!(!is_ended(&state), "a transaction ends once");
+        state.phase = Phase::Ended(outcome);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// The outcome, once there is one.
+    pub async fn ended(&self) -> Outcome {
+        loop {
+            self.wait_until(is_ended).await;
+            if let Phase::Ended(outcome) = self.phase() {
+                return outcome;
+            }
+        }
+    }
+
+    /// Waits until a prepare that is being written is durable (or the transaction has ended).
+    pub async fn prepare_written(&self) -> Phase {
+        self.wait_until(|state| state.phase != Phase::Preparing).await;
+        self.phase()
+    }
+
+    /// Waits until a reader that must not look past an undecided commit may read: ended, or its timestamp is known
+    /// to be above `snapshot`.
+    pub async fn readable_at(&self, snapshot: Timestamp) {
+        self.wait_until(|state| is_ended(state) || (snapshot != 0 && self.commit_timestamp() > snapshot))
+            .await;
+    }
+
+    /// Wakes readers in [`readable_at`](Self::readable_at) to look at the timestamp again.
+    pub fn wake(&self) {
+        self.changed.notify_waiters();
+    }
+
+    async fn wait_until(&self, condition: impl Fn(&State) -> bool) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // Registered before looking, or a change in between would be missed.
+            changed.as_mut().enable();
+            if condition(&self.state.lock()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+fn is_ended(state: &State) -> bool {
+    matches!(state.phase, Phase::Ended(_))
+}
+
+/// A running statement.
+pub struct StatementGuard<Table> {
+    transaction: Arc<Transaction<Table>>,
+}
+
+impl<Table> Drop for StatementGuard<Table> {
+    fn drop(&mut self) {
+        let mut state = self.transaction.state.lock();
+        state.running -= 1;
+        let idle = state.running == 0;
+        let awaited = state.closing;
+        drop(state);
+        if idle && awaited {
+            self.transaction.changed.notify_waiters();
+        }
+    }
+}
