@@ -1,1 +1,12 @@
-//! neorunbase-storage
+//! How data is kept: rows and keys as bytes, the node's write-ahead log, and the versions of rows in a shard
+//! engine.
+
+pub mod descriptor;
+pub mod error;
+pub mod key;
+pub mod row;
+#[cfg(test)]
+mod sample_datum;
+mod value;
+
+pub use error::StorageError;
