@@ -3,19 +3,34 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use neorunbase_world::ShardEngine;
 use neorunbase_world::shard_engine::{EngineBatch, EngineChange, EngineError, EngineSnapshot, KeyspaceId};
 use parking_lot::{Mutex, RwLock};
+use rocksdb::properties::BACKGROUND_ERRORS;
 use rocksdb::{DB, FlushOptions, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
 use crate::engine_error;
 use crate::snapshot::{ClosedSnapshot, RocksDbSnapshot, column_family};
 
-/// Where `applied_lsn` stands, in the default column family. That family holds nothing else.
-const APPLIED_LSN_KEY: &[u8] = b"applied_lsn";
+/// Where the [`Progress`] stands, in the default column family. That family holds nothing else.
+const PROGRESS_KEY: &[u8] = b"applied_lsn";
+
+/// How long to sleep between two looks at what a flush has brought to disk.
+const FLUSH_POLL_INTERVAL: Duration = Duration::from_micros(500);
+/// Flush once more if so many looks showed nothing new.
+const FLUSH_POLLS_BEFORE_ANOTHER: u32 = 1000;
+
+/// What each batch leaves behind: both numbers as little-endian 64 bits.
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    applied_lsn: u64,
+    /// Counts batches, since several may reach the same log position.
+    batch_number: u64,
+}
 
 pub(crate) struct RocksDbEngine {
     core: Arc<EngineCore>,
@@ -37,7 +52,8 @@ struct EngineCore {
     /// `None` once closed. Readers and writers share it; dropping a keyspace and closing exclude them.
     database: RwLock<Option<Arc<DB>>>,
     /// Batches reach RocksDB in the order of their log positions.
-    write_order: Mutex<()>,
+    write_order: Mutex<Progress>,
+    /// The position in `write_order`, for readers.
     applied_lsn: AtomicU64,
     /// The highest durable position seen so far; the truth is in the files.
     durable_lsn: AtomicU64,
@@ -57,7 +73,7 @@ impl RocksDbEngine {
         persisted_read_options.set_read_tier(ReadTier::Persisted);
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
-        let applied_lsn = read_applied_lsn(&path, &database, &persisted_read_options)?;
+        let progress = read_progress(&path, &database, &persisted_read_options)?;
         Ok(Self {
             core: Arc::new(EngineCore {
                 path,
@@ -68,29 +84,39 @@ impl RocksDbEngine {
                 shape: Mutex::new(()),
                 keyspaces: RwLock::new(keyspaces),
                 database: RwLock::new(Some(Arc::new(database))),
-                write_order: Mutex::new(()),
-                applied_lsn: AtomicU64::new(applied_lsn),
-                durable_lsn: AtomicU64::new(applied_lsn),
+                write_order: Mutex::new(progress),
+                applied_lsn: AtomicU64::new(progress.applied_lsn),
+                durable_lsn: AtomicU64::new(progress.applied_lsn),
                 failure: Mutex::new(None),
             }),
         })
     }
 }
 
-/// The position stored in `database`; 0 for a new one.
-fn read_applied_lsn(path: &str, database: &DB, options: &ReadOptions) -> Result<u64, EngineError> {
+/// The progress stored in `database`; zero for a new one.
+fn read_progress(path: &str, database: &DB, options: &ReadOptions) -> Result<Progress, EngineError> {
     let value = database
-        .get_pinned_opt(APPLIED_LSN_KEY, options)
+        .get_pinned_opt(PROGRESS_KEY, options)
         .map_err(|error| engine_error(path, error))?;
-    match value {
-        None => Ok(0),
-        Some(bytes) => match <[u8; 8]>::try_from(&bytes[..]) {
-            Ok(bytes) => Ok(u64::from_le_bytes(bytes)),
-            Err(_) => Err(EngineError::Corrupt {
-                path: path.to_owned(),
-                reason: format!("applied_lsn has {} bytes", bytes.len()),
-            }),
-        },
+    let Some(bytes) = value else {
+        return Ok(Progress::default());
+    };
+    let Ok(bytes) = <[u8; 16]>::try_from(&bytes[..]) else {
+        return Err(EngineError::Corrupt {
+            path: path.to_owned(),
+            reason: format!("the applied log position has {} bytes", bytes.len()),
+        });
+    };
+    let both = u128::from_le_bytes(bytes);
+    Ok(Progress {
+        applied_lsn: both as u64,
+        batch_number: (both >> 64) as u64,
+    })
+}
+
+impl Progress {
+    fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.batch_number) << 64 | u128::from(self.applied_lsn)).to_le_bytes()
     }
 }
 
@@ -127,6 +153,8 @@ impl EngineCore {
     fn flush_database(&self, database: &DB) -> Result<(), EngineError> {
         self.refuse_after_failure()?;
         let keyspaces = self.keyspaces.read().clone();
+        // Taken before the flush begins, so that all batches up to here are part of it.
+        let target = *self.write_order.lock();
         let mut families = Vec::with_capacity(keyspaces.len() + 1);
         families.extend(database.cf_handle(rocksdb::DEFAULT_COLUMN_FAMILY_NAME));
         for keyspace in keyspaces {
@@ -135,12 +163,29 @@ impl EngineCore {
         let mut options = FlushOptions::default();
         options.set_wait(true);
         let families: Vec<_> = families.iter().collect();
-        database
-            .flush_cfs_opt(&families, &options)
-            .map_err(|error| self.failed(error))?;
-        let durable = read_applied_lsn(&self.path, database, &self.persisted_read_options)?;
-        self.durable_lsn.fetch_max(durable, Ordering::AcqRel);
-        Ok(())
+        let errors_before = background_errors(database);
+        loop {
+            database
+                .flush_cfs_opt(&families, &options)
+                .map_err(|error| self.failed(error))?;
+            // RocksDB's word is not enough: while another flush is under way, an atomic flush of several column
+            // families may return before its end (RocksDB 11.8 compares a family's oldest memtable with the
+            // number meant for another family; docs/decisions/rocksdb-flush-asks-the-files.md). So the files are asked until they hold the last batch.
+            for _ in 0..FLUSH_POLLS_BEFORE_ANOTHER {
+                let persisted = read_progress(&self.path, database, &self.persisted_read_options)?;
+                if persisted.batch_number >= target.batch_number {
+                    self.durable_lsn
+                        .fetch_max(persisted.applied_lsn, Ordering::AcqRel);
+                    return Ok(());
+                }
+                if background_errors(database) > errors_before {
+                    let message = format!("{}: a flush failed in the background", self.path);
+                    self.failure.lock().get_or_insert_with(|| message.clone());
+                    return Err(EngineError::Io(message));
+                }
+                std::thread::sleep(FLUSH_POLL_INTERVAL);
+            }
+        }
     }
 
     fn close(&self) -> Result<(), EngineError> {
@@ -157,6 +202,15 @@ impl EngineCore {
         drop(database);
         outcome
     }
+}
+
+/// How many flushes and compactions have failed since the database was opened.
+fn background_errors(database: &DB) -> u64 {
+    database
+        .property_int_value(BACKGROUND_ERRORS)
+        .ok()
+        .flatten()
+        .unwrap_or(0)
 }
 
 /// Runs `work` where it may block. It runs to its end even if the caller stops waiting.
@@ -241,20 +295,24 @@ impl ShardEngine for RocksDbEngine {
                 EngineChange::Delete { key, .. } => writes.delete_cf(family, key),
             }
         }
-        writes.put(APPLIED_LSN_KEY, batch.applied_lsn.to_le_bytes());
 
-        let _order = core.write_order.lock();
-        let applied_lsn = core.applied_lsn.load(Ordering::Acquire);
-        if batch.applied_lsn < applied_lsn {
+        let mut progress = core.write_order.lock();
+        if batch.applied_lsn < progress.applied_lsn {
             return Err(EngineError::Io(format!(
-                "{}: a batch that reaches log position {} came after one that reached {applied_lsn}",
-                core.path, batch.applied_lsn
+                "{}: a batch that reaches log position {} came after one that reached {}",
+                core.path, batch.applied_lsn, progress.applied_lsn
             )));
         }
+        let reached = Progress {
+            applied_lsn: batch.applied_lsn,
+            batch_number: progress.batch_number + 1,
+        };
+        writes.put(PROGRESS_KEY, reached.to_bytes());
         database
             .write_opt(writes, &core.write_options)
             .map_err(|error| core.failed(error))?;
-        core.applied_lsn.store(batch.applied_lsn, Ordering::Release);
+        *progress = reached;
+        core.applied_lsn.store(reached.applied_lsn, Ordering::Release);
         Ok(())
     }
 
@@ -286,9 +344,12 @@ impl ShardEngine for RocksDbEngine {
         // RocksDB also flushes by itself, so the files are asked. An error leaves the last known answer, which
         // keeps more of the log than needed.
         if let Some(database) = core.database.read().as_ref()
-            && let Ok(durable) = read_applied_lsn(&core.path, database, &core.persisted_read_options)
+            && let Ok(durable) = read_progress(&core.path, database, &core.persisted_read_options)
         {
-            return core.durable_lsn.fetch_max(durable, Ordering::AcqRel).max(durable);
+            return core
+                .durable_lsn
+                .fetch_max(durable.applied_lsn, Ordering::AcqRel)
+                .max(durable.applied_lsn);
         }
         core.durable_lsn.load(Ordering::Acquire)
     }

@@ -453,3 +453,114 @@ async fn zeros_after_the_manifest_do_no_harm() {
         }
     }
 }
+
+/// RocksDB itself says too early that a flush is done if another one is under way.
+#[tokio::test]
+async fn a_flush_waits_for_those_under_way() {
+    let options = RocksDbOptions {
+        write_buffer_bytes: 64 << 10,
+        ..RocksDbOptions::default()
+    };
+    for round in 0..20 {
+        let directory = tempfile::tempdir().unwrap();
+        let factory = RocksDbEngineFactory::new(directory.path().to_owned(), options.clone());
+        let engine = factory.open(PATH, &key()).await.unwrap();
+        engine.create_keyspace(ROWS).unwrap();
+        // Fills the buffer: the next write starts a flush of this one.
+        write(&*engine, 1, vec![put(ROWS, "a", &"1".repeat(32_740))]);
+        write(&*engine, 3, vec![]);
+        engine.flush().await.unwrap();
+        assert_eq!(engine.durable_lsn(), 3);
+        drop(engine);
+        assert_eq!(
+            factory.open(PATH, &key()).await.unwrap().applied_lsn(),
+            3,
+            "round {round}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn flushes_and_new_keyspaces_beside_writes_keep_batches_whole() {
+    for round in 0..4_u64 {
+        let node = Node::new();
+        let engine = node.open().await;
+        let writer = {
+            let engine = Arc::clone(&engine);
+            tokio::task::spawn_blocking(move || {
+                for lsn in 1..=600_u64 + round * 37 {
+                    if lsn % 50 == 1 {
+                        engine.create_keyspace(KeyspaceId(lsn)).unwrap();
+                    }
+                    // The same number everywhere.
+                    let changes = engine
+                        .keyspaces()
+                        .into_iter()
+                        .map(|space| put(space, "key", &lsn.to_string()))
+                        .collect();
+                    write(&*engine, lsn, changes);
+                }
+            })
+        };
+        let mut flushed = 0;
+        while !writer.is_finished() {
+            engine.flush().await.unwrap();
+            assert!(engine.durable_lsn() >= flushed);
+            flushed = engine.durable_lsn();
+        }
+        writer.await.unwrap();
+        drop(engine);
+
+        let engine = node.open().await;
+        let applied = engine.applied_lsn();
+        assert!(
+            applied >= flushed && applied > 0,
+            "{applied} after {flushed} was flushed"
+        );
+        for space in engine.keyspaces() {
+            let expected = (space.0 <= applied).then(|| Bytes::from(applied.to_string()));
+            assert_eq!(
+                get(&*engine, space, "key"),
+                expected,
+                "keyspace {} at {applied}",
+                space.0
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_failed_flush_is_told_and_stops_writes() {
+    let node = Node::new();
+    let engine = node.open().await;
+    engine.create_keyspace(ROWS).unwrap();
+    write(&*engine, 1, vec![put(ROWS, "a", "1")]);
+    engine.flush().await.unwrap();
+    write(&*engine, 2, vec![put(ROWS, "a", "2")]);
+    // As a disk that is pulled.
+    std::fs::remove_dir_all(node.directory.path().join(PATH)).unwrap();
+    let limit = std::time::Duration::from_secs(30);
+    let outcome = tokio::time::timeout(limit, engine.flush())
+        .await
+        .expect("it does not hang");
+    assert!(
+        matches!(outcome, Err(EngineError::Io(_) | EngineError::Corrupt { .. })),
+        "{outcome:?}"
+    );
+    assert_eq!(engine.durable_lsn(), 1);
+    let refused = engine
+        .write(EngineBatch {
+            changes: vec![],
+            applied_lsn: 3,
+        })
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("writes stopped"), "{refused}");
+    assert!(engine.flush().await.is_err());
+    assert!(
+        tokio::time::timeout(limit, engine.close())
+            .await
+            .expect("it does not hang")
+            .is_err()
+    );
+}

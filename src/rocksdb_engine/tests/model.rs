@@ -34,7 +34,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     let value = prop_oneof![
         3 => (0..40_u16).prop_map(Some),
         // Large ones fill the small write buffer, so that RocksDB flushes by itself.
-        2 => (2_000..6_000_u16).prop_map(Some),
+        2 => (8_000..40_000_u16).prop_map(Some),
         2 => Just(None),
     ];
     let change = (keyspace.clone(), 0..24_u8, value);
