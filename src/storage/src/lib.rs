@@ -8,5 +8,6 @@ pub mod row;
 #[cfg(test)]
 mod sample_datum;
 mod value;
+pub mod wal;
 
 pub use error::StorageError;
