@@ -159,7 +159,12 @@ pub trait Session: Send {
     ///
     /// # Errors
     /// The statement's error.
-    async fn execute(&mut self, portal: &mut Portal, max_rows: usize, client: &mut dyn Client) -> Result<ExecuteOutcome>;
+    async fn execute(
+        &mut self,
+        portal: &mut Portal,
+        max_rows: usize,
+        client: &mut dyn Client,
+    ) -> Result<ExecuteOutcome>;
 
     /// Sync: ends the implicit transaction, committing it.
     ///
