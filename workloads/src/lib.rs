@@ -1,1 +1,20 @@
-//! neorunbase-workloads
+//! Clients that know what the database must never show them, and the checkers that say whether it did.
+//!
+//! A [`Workload`] speaks the PostgreSQL wire protocol over the injected world, so the same code runs in the
+//! simulator and, from outside, against real processes. What clients asked and were told is recorded as a
+//! [`History`]; the checkers read nothing else. A call that timed out or lost its connection is *unknown*:
+//! calling it failed would hide lost commits, calling it done would invent them.
+
+pub mod bank;
+pub mod checker;
+pub mod client;
+pub mod drive;
+pub mod durability;
+pub mod history;
+pub mod list_append;
+pub mod workload;
+
+pub use client::{CallError, Client, ClientWorld, Target};
+pub use drive::{Driver, Progress};
+pub use history::{History, Outcome, Record};
+pub use workload::{Report, Workload};

@@ -1,0 +1,552 @@
+//! Infers from list-append histories who must have come before whom, and names what is impossible at a level.
+//!
+//! Anomalies bear the names of Adya and of Elle. G0, G1a, G1b, G1c are forbidden at READ COMMITTED already;
+//! G-single, G-nonadjacent and lost updates at REPEATABLE READ, which is snapshot isolation here. Real time
+//! counts at both: a transaction that was answered before another one began is seen by it.
+//! Write skew (two adjacent read-write edges) is allowed and only counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::graph::{Cycle, Edge, Graph, Kinds};
+use crate::history::{Outcome, Record};
+use crate::list_append::{Action, Level, Transaction};
+use crate::workload::Report;
+
+/// More of a kind are counted, not told.
+const EXAMPLES: usize = 3;
+
+/// Judges a history at `level`.
+pub fn check(workload: &str, records: &[Record<Transaction>], level: Level) -> Report {
+    let mut judge = Judge::new(records, level);
+    judge.single_transactions();
+    judge.versions();
+    judge.readings();
+    judge.missing_appends();
+    if level == Level::RepeatableRead {
+        judge.lost_updates();
+    }
+    let graph = judge.graph();
+    judge.stale_reads(&graph);
+    let write_skews = judge.cycles(&graph);
+    let committed = records
+        .iter()
+        .filter(|record| record.outcome == Outcome::Done)
+        .count();
+    Report {
+        workload: workload.to_owned(),
+        summary: format!(
+            "{committed} transactions, {} lists, {write_skews}",
+            judge.versions.len()
+        ),
+        violations: judge.violations(),
+    }
+}
+
+struct Judge<'a> {
+    records: &'a [Record<Transaction>],
+    level: Level,
+    /// Element to the transaction that appended it, and its key.
+    writers: BTreeMap<i64, (usize, i64)>,
+    /// Key to its list, as far as anybody saw it.
+    versions: BTreeMap<i64, Vec<i64>>,
+    /// Unknown transactions of which something was seen: they did commit.
+    proven: BTreeSet<usize>,
+    anomalies: BTreeMap<&'static str, Vec<String>>,
+}
+
+/// A read of a transaction before its own first append to the key: what the outside looked like.
+struct ExternalRead<'a> {
+    transaction: usize,
+    key: i64,
+    list: &'a [i64],
+}
+
+impl<'a> Judge<'a> {
+    fn new(records: &'a [Record<Transaction>], level: Level) -> Self {
+        let mut writers = BTreeMap::new();
+        for (index, record) in records.iter().enumerate() {
+            for action in &record.operation.actions {
+                if let Action::Append { key, element } = action {
+                    writers.insert(*element, (index, *key));
+                }
+            }
+        }
+        Self {
+            records,
+            level,
+            writers,
+            versions: BTreeMap::new(),
+            proven: BTreeSet::new(),
+            anomalies: BTreeMap::new(),
+        }
+    }
+
+    fn report(&mut self, anomaly: &'static str, what: String) {
+        self.anomalies.entry(anomaly).or_default().push(what);
+    }
+
+    fn violations(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        for (anomaly, examples) in &self.anomalies {
+            for example in examples.iter().take(EXAMPLES) {
+                violations.push(format!("{anomaly}: {example}"));
+            }
+            if examples.len() > EXAMPLES {
+                violations.push(format!("{anomaly}: and {} more", examples.len() - EXAMPLES));
+            }
+        }
+        violations
+    }
+
+    fn describe(&self, index: usize) -> String {
+        let record = &self.records[index];
+        let actions: Vec<String> = record
+            .operation
+            .actions
+            .iter()
+            .map(|action| match action {
+                Action::Append { key, element } => format!("append {key} {element}"),
+                Action::Read {
+                    key,
+                    list: Some(list),
+                } if list.len() > 8 => {
+                    format!("read {key} [… {:?}]", &list[list.len() - 8..])
+                }
+                Action::Read {
+                    key,
+                    list: Some(list),
+                } => format!("read {key} {list:?}"),
+                Action::Read { key, list: None } => format!("read {key} ?"),
+            })
+            .collect();
+        let completed = record
+            .completed_micros
+            .map_or_else(|| "…".to_owned(), |micros| micros.to_string());
+        format!(
+            "T{index} (client {}, {}-{completed} µs, {:?}: {})",
+            record.client,
+            record.invoked_micros,
+            record.outcome,
+            actions.join("; ")
+        )
+    }
+
+    fn committed(&self, index: usize) -> bool {
+        match self.records[index].outcome {
+            Outcome::Done => true,
+            Outcome::Failed => false,
+            Outcome::Unknown => self.proven.contains(&index),
+        }
+    }
+
+    fn done(&self) -> impl Iterator<Item = (usize, &'a Record<Transaction>)> + use<'a> {
+        self.records
+            .iter()
+            .enumerate()
+            .filter(|(_, record)| record.outcome == Outcome::Done)
+    }
+
+    /// Internal: a transaction sees its own appends, and at REPEATABLE READ nothing new besides them.
+    fn single_transactions(&mut self) {
+        for (index, record) in self.done() {
+            let mut own: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+            let mut seen: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+            for action in &record.operation.actions {
+                match action {
+                    Action::Append { key, element } => {
+                        own.entry(*key).or_default().push(*element);
+                        if let Some(seen) = seen.get_mut(key) {
+                            seen.push(*element);
+                        }
+                    }
+                    Action::Read {
+                        key,
+                        list: Some(list),
+                    } => {
+                        let own = own.get(key).map_or(&[][..], Vec::as_slice);
+                        let repeatable = self.level == Level::RepeatableRead || !own.is_empty();
+                        if !list.ends_with(own) {
+                            self.report(
+                                "internal",
+                                format!(
+                                    "its own appends {own:?} to {key} are missing: {}",
+                                    self.describe(index)
+                                ),
+                            );
+                        } else if let Some(expected) = seen.get(key)
+                            && self.level == Level::RepeatableRead
+                            && repeatable
+                            && expected != list
+                        {
+                            self.report(
+                                "internal",
+                                format!("the list of {key} changed under it: {}", self.describe(index)),
+                            );
+                        }
+                        seen.insert(*key, list.clone());
+                    }
+                    Action::Read { list: None, .. } => {}
+                }
+            }
+        }
+    }
+
+    fn all_reads(&self) -> Vec<ExternalRead<'a>> {
+        let mut reads = Vec::new();
+        for (transaction, record) in self.done() {
+            for action in &record.operation.actions {
+                if let Action::Read {
+                    key,
+                    list: Some(list),
+                } = action
+                {
+                    reads.push(ExternalRead {
+                        transaction,
+                        key: *key,
+                        list,
+                    });
+                }
+            }
+        }
+        reads
+    }
+
+    fn external_reads(&self) -> Vec<ExternalRead<'a>> {
+        let mut reads = Vec::new();
+        for (transaction, record) in self.done() {
+            let mut appended = BTreeSet::new();
+            for action in &record.operation.actions {
+                match action {
+                    Action::Append { key, .. } => {
+                        appended.insert(*key);
+                    }
+                    Action::Read {
+                        key,
+                        list: Some(list),
+                    } if !appended.contains(key) => {
+                        reads.push(ExternalRead {
+                            transaction,
+                            key: *key,
+                            list,
+                        });
+                    }
+                    Action::Read { .. } => {}
+                }
+            }
+        }
+        reads
+    }
+
+    /// Each key's order of versions: the longest list read. All other readings must be prefixes of it.
+    fn versions(&mut self) {
+        let reads = self.all_reads();
+        for read in &reads {
+            let mut seen = BTreeSet::new();
+            if let Some(twice) = read.list.iter().find(|element| !seen.insert(**element)) {
+                self.report(
+                    "duplicate",
+                    format!(
+                        "{twice} is twice in the list of {}: {}",
+                        read.key,
+                        self.describe(read.transaction)
+                    ),
+                );
+            }
+            let longest = self.versions.entry(read.key).or_default();
+            if read.list.len() > longest.len() {
+                *longest = read.list.to_vec();
+            }
+        }
+        for read in &reads {
+            let longest = &self.versions[&read.key];
+            if !longest.starts_with(read.list) {
+                let what = format!(
+                    "a list of {} is no prefix of {longest:?}: {}",
+                    read.key,
+                    self.describe(read.transaction)
+                );
+                self.report("incompatible-order", what);
+            }
+        }
+    }
+
+    /// What was read must have been committed, and as a whole.
+    fn readings(&mut self) {
+        let finals = self.final_appends();
+        for read in self.all_reads() {
+            for element in read.list {
+                match self.writers.get(element).copied() {
+                    Some((writer, key)) if key == read.key => match self.records[writer].outcome {
+                        Outcome::Failed => {
+                            let what = format!(
+                                "{} read {element} of {}",
+                                self.describe(read.transaction),
+                                self.describe(writer)
+                            );
+                            self.report("G1a aborted read", what);
+                        }
+                        // The reader itself proves nothing, but its outcome is known anyway.
+                        Outcome::Unknown => {
+                            self.proven.insert(writer);
+                        }
+                        Outcome::Done => {}
+                    },
+                    _ => {
+                        let what = format!(
+                            "{element} was never appended to {}: {}",
+                            read.key,
+                            self.describe(read.transaction)
+                        );
+                        self.report("garbage read", what);
+                    }
+                }
+            }
+            let Some(last) = read.list.last() else { continue };
+            if let Some((writer, _)) = self.writers.get(last)
+                && *writer != read.transaction
+                && finals.get(&(*writer, read.key)) != Some(last)
+            {
+                let what = format!(
+                    "{} read {last} of {}",
+                    self.describe(read.transaction),
+                    self.describe(*writer)
+                );
+                self.report("G1b intermediate read", what);
+            }
+        }
+    }
+
+    /// The last element that each transaction appended to each key.
+    fn final_appends(&self) -> BTreeMap<(usize, i64), i64> {
+        let mut finals = BTreeMap::new();
+        for (index, record) in self.records.iter().enumerate() {
+            for action in &record.operation.actions {
+                if let Action::Append { key, element } = action {
+                    finals.insert((index, *key), *element);
+                }
+            }
+        }
+        finals
+    }
+
+    /// Whoever reads after an append was acknowledged sees it: above all the last reading of everything.
+    fn missing_appends(&mut self) {
+        let mut last_reads: BTreeMap<i64, ExternalRead<'a>> = BTreeMap::new();
+        for read in self.all_reads() {
+            let invoked = self.records[read.transaction].invoked_micros;
+            match last_reads.get(&read.key) {
+                Some(other) if self.records[other.transaction].invoked_micros >= invoked => {}
+                _ => {
+                    last_reads.insert(read.key, read);
+                }
+            }
+        }
+        for (index, record) in self.done() {
+            for action in &record.operation.actions {
+                let Action::Append { key, element } = action else {
+                    continue;
+                };
+                let Some(read) = last_reads.get(key) else { continue };
+                let began = self.records[read.transaction].invoked_micros;
+                if record.completed_micros.is_some_and(|completed| completed < began)
+                    && !read.list.contains(element)
+                {
+                    let what = format!(
+                        "{element} is not in the list of {key} that {} saw: {}",
+                        self.describe(read.transaction),
+                        self.describe(index)
+                    );
+                    self.report("lost append", what);
+                }
+            }
+        }
+    }
+
+    /// Two transactions read the same version of a key and then both append to it.
+    fn lost_updates(&mut self) {
+        let mut readers: BTreeMap<(i64, Option<i64>), Vec<usize>> = BTreeMap::new();
+        for read in self.external_reads() {
+            let appends = self.records[read.transaction]
+                .operation
+                .actions
+                .iter()
+                .any(|action| matches!(action, Action::Append { key, .. } if *key == read.key));
+            if appends {
+                let readers = readers.entry((read.key, read.list.last().copied())).or_default();
+                if readers.last() != Some(&read.transaction) {
+                    readers.push(read.transaction);
+                }
+            }
+        }
+        for ((key, _), readers) in readers {
+            if let [first, second, ..] = readers.as_slice() {
+                let what = format!(
+                    "of {key}: {} and {}",
+                    self.describe(*first),
+                    self.describe(*second)
+                );
+                self.report("lost update", what);
+            }
+        }
+    }
+
+    fn graph(&self) -> Graph {
+        let mut graph = Graph::default();
+        // Order of writes: the elements of a list follow each other.
+        for list in self.versions.values() {
+            for pair in list.windows(2) {
+                if let (Some((before, _)), Some((after, _))) =
+                    (self.writers.get(&pair[0]), self.writers.get(&pair[1]))
+                {
+                    graph.add(*before, *after, Edge::WriteWrite);
+                }
+            }
+        }
+        for read in self.external_reads() {
+            let Some(list) = self.versions.get(&read.key) else {
+                continue;
+            };
+            if !list.starts_with(read.list) {
+                continue;
+            }
+            if let Some((writer, _)) = read.list.last().and_then(|last| self.writers.get(last)) {
+                graph.add(*writer, read.transaction, Edge::WriteRead);
+            }
+            if let Some((overwriter, _)) = list.get(read.list.len()).and_then(|next| self.writers.get(next)) {
+                graph.add(read.transaction, *overwriter, Edge::ReadWrite);
+            }
+        }
+        self.time_edges(&mut graph);
+        graph
+    }
+
+    /// Real-time edges, without those that others imply; and each client's own order.
+    fn time_edges(&self, graph: &mut Graph) {
+        let mut events = Vec::new();
+        for (index, record) in self.records.iter().enumerate() {
+            if self.committed(index) {
+                // At equal times an invocation comes before a completion: then there is no order.
+                events.push((record.invoked_micros, 0, index));
+                if let Some(completed) = record.completed_micros {
+                    events.push((completed, 1, index));
+                }
+            }
+        }
+        events.sort_unstable();
+        let mut frontier: BTreeSet<usize> = BTreeSet::new();
+        let mut predecessors: BTreeMap<usize, BTreeSet<usize>> = BTreeMap::new();
+        let mut last_of_client: BTreeMap<u32, usize> = BTreeMap::new();
+        for (_, is_completion, index) in events {
+            if is_completion == 0 {
+                for before in &frontier {
+                    graph.add(*before, index, Edge::RealTime);
+                }
+                predecessors.insert(index, frontier.clone());
+                if let Some(before) = last_of_client.insert(self.records[index].client, index) {
+                    graph.add(before, index, Edge::Process);
+                }
+            } else {
+                if let Some(implied) = predecessors.remove(&index) {
+                    frontier.retain(|before| !implied.contains(before));
+                }
+                frontier.insert(index);
+            }
+        }
+    }
+
+    /// A read that misses a write which was acknowledged before the reader began. Illegal at either level.
+    fn stale_reads(&mut self, graph: &Graph) {
+        for (reader, writer) in graph.edges(Edge::ReadWrite) {
+            let acknowledged = self.records[writer].completed_micros;
+            if acknowledged.is_some_and(|micros| micros < self.records[reader].invoked_micros) {
+                let what = format!("{} missed {}", self.describe(reader), self.describe(writer));
+                self.report("stale read", what);
+            }
+        }
+    }
+
+    fn tell(&self, cycle: &Cycle) -> String {
+        let mut text = String::new();
+        for (index, edge) in cycle {
+            text.push_str(&format!("\n    {} —{}→", self.describe(*index), edge.label()));
+        }
+        if let Some((first, _)) = cycle.first() {
+            text.push_str(&format!(" T{first}"));
+        }
+        text
+    }
+
+    /// Reports the shortest cycle of each forbidden kind; says which allowed ones there are.
+    fn cycles(&mut self, graph: &Graph) -> &'static str {
+        use Edge::{Process, ReadWrite, RealTime, WriteRead, WriteWrite};
+        const WRITES: Kinds = Kinds::of(&[WriteWrite]);
+        const READS: Kinds = Kinds::of(&[WriteWrite, WriteRead]);
+        const WRITES_PROCESS: Kinds = Kinds::of(&[WriteWrite, Process]);
+        const READS_PROCESS: Kinds = Kinds::of(&[WriteWrite, WriteRead, Process]);
+        const WRITES_TIME: Kinds = Kinds::of(&[WriteWrite, Process, RealTime]);
+        const READS_TIME: Kinds = Kinds::of(&[WriteWrite, WriteRead, Process, RealTime]);
+        let snapshot = self.level == Level::RepeatableRead;
+        // A cycle by fewer kinds of edges is the stronger accusation: stop at the first of each family.
+        let families: [(&[(&'static str, Edge, Kinds)], bool); 3] = [
+            (
+                &[
+                    ("G0", WriteWrite, WRITES),
+                    ("G0-process", WriteWrite, WRITES_PROCESS),
+                    ("G0-realtime", WriteWrite, WRITES_TIME),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("G1c", WriteRead, READS),
+                    ("G1c-process", WriteRead, READS_PROCESS),
+                    ("G1c-realtime", WriteRead, READS_TIME),
+                ],
+                true,
+            ),
+            (
+                &[
+                    ("G-single", ReadWrite, READS),
+                    ("G-single-process", ReadWrite, READS_PROCESS),
+                    ("G-single-realtime", ReadWrite, READS_TIME),
+                ],
+                snapshot,
+            ),
+        ];
+        for (family, forbidden) in families {
+            if !forbidden {
+                continue;
+            }
+            for (name, first, kinds) in family {
+                if let Some(cycle) = graph.shortest_cycle_from(*first, *kinds, |_| true) {
+                    let what = self.tell(&cycle);
+                    self.report(name, what);
+                    break;
+                }
+            }
+        }
+        if snapshot {
+            let nonadjacent = [
+                ("G-nonadjacent", READS),
+                ("G-nonadjacent-process", READS_PROCESS),
+                ("G-nonadjacent-realtime", READS_TIME),
+            ];
+            for (name, kinds) in nonadjacent {
+                if let Some(cycle) = graph.shortest_nonadjacent(kinds) {
+                    let what = self.tell(&cycle);
+                    self.report(name, what);
+                    break;
+                }
+            }
+        }
+        let everything = Kinds::of(&[WriteWrite, WriteRead, ReadWrite]);
+        if graph.strongly_connected(everything).is_empty() {
+            "serializable"
+        } else {
+            "with anomalies that the level allows"
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

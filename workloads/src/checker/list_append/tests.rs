@@ -1,0 +1,217 @@
+//! Histories that are fine, and twins of them that must be rejected by name.
+
+use super::*;
+
+fn append(key: i64, element: i64) -> Action {
+    Action::Append { key, element }
+}
+
+fn read(key: i64, list: &[i64]) -> Action {
+    Action::Read {
+        key,
+        list: Some(list.to_vec()),
+    }
+}
+
+fn transaction(client: u32, invoked: u64, completed: u64, actions: Vec<Action>) -> Record<Transaction> {
+    Record {
+        client,
+        invoked_micros: invoked,
+        completed_micros: Some(completed),
+        outcome: Outcome::Done,
+        error: None,
+        operation: Transaction { actions },
+    }
+}
+
+/// All at the same time, by different clients.
+fn concurrent(transactions: Vec<Vec<Action>>) -> Vec<Record<Transaction>> {
+    transactions
+        .into_iter()
+        .enumerate()
+        .map(|(client, actions)| transaction(u32::try_from(client).unwrap_or(0), 0, 100, actions))
+        .collect()
+}
+
+fn anomalies(history: &[Record<Transaction>], level: Level) -> BTreeSet<String> {
+    check("test", history, level)
+        .violations
+        .iter()
+        .map(|violation| violation.split(": ").next().unwrap_or("").to_owned())
+        .collect()
+}
+
+#[track_caller]
+fn expect(history: &[Record<Transaction>], level: Level, names: &[&str]) {
+    let expected: BTreeSet<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let report = check("test", history, level);
+    assert_eq!(anomalies(history, level), expected, "{:#?}", report.violations);
+}
+
+const BOTH: [Level; 2] = [Level::ReadCommitted, Level::RepeatableRead];
+
+#[test]
+fn accepts_a_serial_history() {
+    let history = [
+        transaction(0, 0, 1, vec![append(1, 1), append(2, 2)]),
+        transaction(1, 2, 3, vec![read(1, &[1]), append(1, 3), read(1, &[1, 3])]),
+        transaction(0, 4, 5, vec![read(1, &[1, 3]), read(2, &[2])]),
+    ];
+    for level in BOTH {
+        expect(&history, level, &[]);
+    }
+}
+
+#[test]
+fn accepts_write_skew() {
+    let history = concurrent(vec![
+        vec![read(1, &[]), append(2, 1)],
+        vec![read(2, &[]), append(1, 2)],
+        vec![read(1, &[2]), read(2, &[1])],
+    ]);
+    for level in BOTH {
+        expect(&history, level, &[]);
+    }
+}
+
+#[test]
+fn rejects_dirty_writes() {
+    let history = concurrent(vec![
+        vec![append(1, 1), append(2, 2)],
+        vec![append(1, 3), append(2, 4)],
+        vec![read(1, &[1, 3]), read(2, &[4, 2])],
+    ]);
+    expect(&history, Level::ReadCommitted, &["G0"]);
+}
+
+#[test]
+fn rejects_aborted_reads() {
+    let mut history = concurrent(vec![vec![append(1, 1)], vec![read(1, &[1])]]);
+    for level in BOTH {
+        expect(&history, level, &[]);
+    }
+    history[0].outcome = Outcome::Failed;
+    for level in BOTH {
+        expect(&history, level, &["G1a aborted read"]);
+    }
+    history[0].outcome = Outcome::Unknown;
+    for level in BOTH {
+        expect(&history, level, &[]);
+    }
+}
+
+#[test]
+fn rejects_intermediate_reads() {
+    let history = concurrent(vec![
+        vec![append(1, 1), append(1, 2)],
+        vec![read(1, &[1])],
+        vec![read(1, &[1, 2])],
+    ]);
+    assert!(anomalies(&history, Level::ReadCommitted).contains("G1b intermediate read"));
+}
+
+#[test]
+fn rejects_circular_information_flow() {
+    let history = concurrent(vec![
+        vec![append(1, 1), read(2, &[2])],
+        vec![append(2, 2), read(1, &[1])],
+    ]);
+    for level in BOTH {
+        expect(&history, level, &["G1c"]);
+    }
+}
+
+#[test]
+fn rejects_read_skew_at_repeatable_read_only() {
+    let history = concurrent(vec![
+        vec![append(1, 1), append(2, 2)],
+        vec![read(1, &[]), read(2, &[2])],
+        vec![read(1, &[1]), read(2, &[2])],
+    ]);
+    expect(&history, Level::ReadCommitted, &[]);
+    expect(&history, Level::RepeatableRead, &["G-single"]);
+}
+
+#[test]
+fn rejects_long_forks() {
+    let history = concurrent(vec![
+        vec![append(1, 1)],
+        vec![append(2, 2)],
+        vec![read(1, &[1]), read(2, &[])],
+        vec![read(1, &[]), read(2, &[2])],
+        vec![read(1, &[1]), read(2, &[2])],
+    ]);
+    expect(&history, Level::ReadCommitted, &[]);
+    expect(&history, Level::RepeatableRead, &["G-nonadjacent"]);
+}
+
+#[test]
+fn rejects_lost_updates() {
+    let history = concurrent(vec![
+        vec![read(1, &[]), append(1, 1)],
+        vec![read(1, &[]), append(1, 2)],
+        vec![read(1, &[1, 2])],
+    ]);
+    expect(&history, Level::ReadCommitted, &[]);
+    expect(&history, Level::RepeatableRead, &["G-single", "lost update"]);
+}
+
+#[test]
+fn rejects_what_a_transaction_must_know_of_itself() {
+    let blind = concurrent(vec![vec![append(1, 1), read(1, &[])]]);
+    for level in BOTH {
+        assert!(anomalies(&blind, level).contains("internal"));
+    }
+    let moving = concurrent(vec![vec![append(1, 1)], vec![read(1, &[]), read(1, &[1])]]);
+    assert!(!anomalies(&moving, Level::ReadCommitted).contains("internal"));
+    assert!(anomalies(&moving, Level::RepeatableRead).contains("internal"));
+}
+
+#[test]
+fn rejects_lists_that_fork_repeat_or_come_from_nowhere() {
+    let fork = concurrent(vec![
+        vec![append(1, 1)],
+        vec![append(1, 2)],
+        vec![read(1, &[1])],
+        vec![read(1, &[2])],
+    ]);
+    assert!(anomalies(&fork, Level::ReadCommitted).contains("incompatible-order"));
+    let twice = concurrent(vec![vec![append(1, 1)], vec![read(1, &[1, 1])]]);
+    assert!(anomalies(&twice, Level::ReadCommitted).contains("duplicate"));
+    let garbage = concurrent(vec![vec![read(1, &[9])]]);
+    assert!(anomalies(&garbage, Level::ReadCommitted).contains("garbage read"));
+}
+
+#[test]
+fn rejects_lost_appends_and_stale_reads() {
+    let lost = [
+        transaction(0, 0, 1, vec![append(1, 1)]),
+        transaction(1, 2, 3, vec![read(1, &[])]),
+    ];
+    for level in BOTH {
+        expect(&lost, level, &["lost append"]);
+    }
+    let stale = [
+        transaction(0, 0, 1, vec![append(1, 1)]),
+        transaction(1, 2, 3, vec![read(1, &[])]),
+        transaction(2, 4, 5, vec![read(1, &[1])]),
+    ];
+    assert!(anomalies(&stale, Level::ReadCommitted).contains("stale read"));
+    assert!(anomalies(&stale, Level::RepeatableRead).contains("G-single-realtime"));
+}
+
+#[test]
+fn rejects_writes_against_real_time() {
+    let history = [
+        transaction(0, 0, 1, vec![append(1, 1)]),
+        transaction(1, 2, 3, vec![append(1, 2)]),
+        transaction(2, 4, 5, vec![read(1, &[2, 1])]),
+    ];
+    for level in BOTH {
+        expect(&history, level, &["G0-realtime"]);
+    }
+    // The same client: its own order is the stronger accusation.
+    let mut same_client = history.to_vec();
+    same_client[1].client = 0;
+    expect(&same_client, Level::ReadCommitted, &["G0-process"]);
+}

@@ -1,0 +1,6 @@
+//! Judges of histories. Each has negative twins in its tests: histories that it must reject.
+
+pub mod bank;
+pub mod durability;
+pub mod graph;
+pub mod list_append;

@@ -1,0 +1,251 @@
+//! One PostgreSQL connection, each call of which ends by a deadline of the client's own clock.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use neorunbase_world::clock::timeout;
+use neorunbase_world::{Clock, Network, Spawner, TaskHandle, World};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Config, NoTls, Row, SimpleQueryMessage, Statement};
+
+/// What a client needs of a world.
+#[derive(Clone)]
+pub struct ClientWorld {
+    /// The clock for deadlines and histories: all clients must share it.
+    pub clock: Arc<dyn Clock>,
+    /// Runs connections.
+    pub spawner: Arc<dyn Spawner>,
+    /// Reaches the server.
+    pub network: Arc<dyn Network>,
+}
+
+impl From<&World> for ClientWorld {
+    fn from(world: &World) -> Self {
+        Self {
+            clock: world.clock.clone(),
+            spawner: world.spawner.clone(),
+            network: world.network.clone(),
+        }
+    }
+}
+
+/// Where and as whom to connect, and how patient to be.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// `host:port` of the PostgreSQL port.
+    pub address: String,
+    /// The user.
+    pub user: String,
+    /// The user's password.
+    pub password: String,
+    /// The database.
+    pub database: String,
+    /// A call without an answer for so long is given up; its outcome is unknown.
+    pub call_deadline: Duration,
+}
+
+/// How a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The server said no; `code` is its SQLSTATE. The transaction is aborted.
+    #[error("{code}: {message}")]
+    Refused {
+        /// SQLSTATE.
+        code: String,
+        /// The server's words.
+        message: String,
+    },
+    /// No answer in time, or the connection broke: nobody knows what became of the call.
+    #[error("no answer: {0}")]
+    NoAnswer(String),
+    /// The answer does not follow the protocol or has not the shape the query asks for.
+    #[error("nonsense from the server: {0}")]
+    Nonsense(String),
+}
+
+impl CallError {
+    /// Whether the connection can be used on (after a ROLLBACK).
+    pub fn connection_survives(&self) -> bool {
+        match self {
+            // Class 57P is an administrator's shutdown; the connection goes with it. Class 08 tells of a
+            // connection or an outcome that was lost, 08007 among them.
+            Self::Refused { code, .. } => !code.starts_with("57P") && !code.starts_with("08"),
+            Self::NoAnswer(_) | Self::Nonsense(_) => false,
+        }
+    }
+
+    /// Whether the server vouches that a *commit* which met this error had no effect.
+    pub fn proves_no_effect(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => !code.starts_with("08") && !code.starts_with("57P"),
+            Self::NoAnswer(_) | Self::Nonsense(_) => false,
+        }
+    }
+}
+
+fn classify(error: tokio_postgres::Error) -> CallError {
+    use std::error::Error as _;
+    match error.as_db_error() {
+        Some(refusal) => CallError::Refused {
+            code: refusal.code().code().to_owned(),
+            message: refusal.message().to_owned(),
+        },
+        None => {
+            let cause = error
+                .source()
+                .map(|cause| format!(": {cause}"))
+                .unwrap_or_default();
+            CallError::NoAnswer(format!("{error}{cause}"))
+        }
+    }
+}
+
+/// The result of a call.
+pub type CallResult<T> = Result<T, CallError>;
+
+/// One connection to the database.
+pub struct Client {
+    world: ClientWorld,
+    inner: tokio_postgres::Client,
+    task: TaskHandle,
+    call_deadline: Duration,
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // A client that gave up must not keep its connection open: the server would wait for it.
+        self.task.abort();
+    }
+}
+
+impl Client {
+    /// Connects and authenticates.
+    ///
+    /// # Errors
+    /// [`CallError`]; nothing is left behind.
+    pub async fn connect(world: &ClientWorld, target: &Target) -> CallResult<Self> {
+        let connecting = async {
+            let stream = world
+                .network
+                .connect(&target.address)
+                .await
+                .map_err(|error| CallError::NoAnswer(format!("connect: {error}")))?;
+            let mut config = Config::new();
+            config
+                .user(&target.user)
+                .password(&target.password)
+                .dbname(&target.database)
+                .application_name("neorunbase-workload");
+            config.connect_raw(stream, NoTls).await.map_err(classify)
+        };
+        let (inner, connection) = timeout(&*world.clock, target.call_deadline, connecting)
+            .await
+            .map_err(|_| CallError::NoAnswer("connect: deadline passed".into()))??;
+        let task = world.spawner.spawn(
+            "workload-connection",
+            Box::pin(async move {
+                // The client's calls report what ended the connection.
+                let _ = connection.await;
+            }),
+        );
+        Ok(Self {
+            world: world.clone(),
+            inner,
+            task,
+            call_deadline: target.call_deadline,
+        })
+    }
+
+    async fn limited<T>(
+        &self,
+        call: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> CallResult<T> {
+        match timeout(&*self.world.clock, self.call_deadline, call).await {
+            Ok(result) => result.map_err(classify),
+            Err(_) => Err(CallError::NoAnswer("deadline passed".into())),
+        }
+    }
+
+    /// Runs `sql` by the simple protocol; the number of rows the last statement affected.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn run(&self, sql: &str) -> CallResult<u64> {
+        let messages = self.limited(self.inner.simple_query(sql)).await?;
+        Ok(messages
+            .iter()
+            .rev()
+            .find_map(|message| match message {
+                SimpleQueryMessage::CommandComplete(count) => Some(*count),
+                _ => None,
+            })
+            .unwrap_or(0))
+    }
+
+    /// The rows of `sql` by the simple protocol, all values as text.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn rows(&self, sql: &str) -> CallResult<Vec<Vec<Option<String>>>> {
+        let messages = self.limited(self.inner.simple_query(sql)).await?;
+        Ok(messages
+            .iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => Some(
+                    (0..row.len())
+                        .map(|column| row.get(column).map(str::to_owned))
+                        .collect(),
+                ),
+                _ => None,
+            })
+            .collect())
+    }
+
+    /// Prepares a statement for this connection.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn prepare(&self, sql: &str) -> CallResult<Statement> {
+        self.limited(self.inner.prepare(sql)).await
+    }
+
+    /// Runs a prepared query.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn query(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> CallResult<Vec<Row>> {
+        self.limited(self.inner.query(statement, parameters)).await
+    }
+
+    /// Runs a prepared statement; the number of rows it affected.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn execute(
+        &self,
+        statement: &Statement,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> CallResult<u64> {
+        self.limited(self.inner.execute(statement, parameters)).await
+    }
+
+    /// The world the client lives in.
+    pub fn world(&self) -> &ClientWorld {
+        &self.world
+    }
+}
+
+/// The number in a text column.
+///
+/// # Errors
+/// [`CallError::Nonsense`].
+pub fn number(value: Option<&Option<String>>) -> CallResult<i64> {
+    value
+        .and_then(|value| value.as_deref())
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| CallError::Nonsense(format!("expected a number, got {value:?}")))
+}

@@ -1,0 +1,256 @@
+//! Transactions that append unique numbers to lists and read lists, as Elle's list-append: the order inside a
+//! list tells the order of the writes, so the checker can infer who must have come before whom.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
+
+use crate::checker;
+use crate::client::{CallError, CallResult, Client};
+use crate::history::{History, Outcome};
+use crate::workload::{Report, Step, Workload, after_error};
+
+/// The isolation level that transactions ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Each statement sees what was committed before it began.
+    ReadCommitted,
+    /// Snapshot isolation.
+    RepeatableRead,
+}
+
+impl Level {
+    /// As SQL writes it.
+    pub fn sql(self) -> &'static str {
+        match self {
+            Self::ReadCommitted => "READ COMMITTED",
+            Self::RepeatableRead => "REPEATABLE READ",
+        }
+    }
+}
+
+/// A step of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Append `element` to the list of `key`.
+    Append {
+        /// The list.
+        key: i64,
+        /// Unique over the whole history.
+        element: i64,
+    },
+    /// Read the list of `key`; nothing until answered.
+    Read {
+        /// The list.
+        key: i64,
+        /// What was seen.
+        list: Option<Vec<i64>>,
+    },
+}
+
+/// A transaction: its actions in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// What it did.
+    pub actions: Vec<Action>,
+}
+
+/// The list-append workload.
+pub struct ListAppend {
+    name: String,
+    table: String,
+    shards: Option<u32>,
+    level: Level,
+    keys: i64,
+    /// Appends a list gets before the workload moves on to a new key: long lists cost more than they tell.
+    longest_list: i64,
+    appended: AtomicI64,
+    next_element: AtomicI64,
+    history: History<Transaction>,
+}
+
+impl ListAppend {
+    /// Transactions of `level` over `keys` lists at a time in `table`.
+    pub fn new(table: &str, level: Level, keys: i64, longest_list: i64, shards: Option<u32>) -> Self {
+        let suffix = match level {
+            Level::ReadCommitted => "read-committed",
+            Level::RepeatableRead => "repeatable-read",
+        };
+        Self {
+            name: format!("list-append-{suffix}"),
+            table: table.to_owned(),
+            shards,
+            level,
+            keys,
+            longest_list,
+            appended: AtomicI64::new(0),
+            next_element: AtomicI64::new(1),
+            history: History::default(),
+        }
+    }
+
+    fn pick_key(&self, random: &mut SmallRng) -> i64 {
+        // A window of keys that slides on as they fill up.
+        let first = self.appended.load(Ordering::Relaxed) / self.longest_list;
+        first + random.random_range(0..self.keys)
+    }
+
+    fn draw(&self, random: &mut SmallRng) -> Transaction {
+        let actions = (0..random.random_range(1..=4))
+            .map(|_| {
+                let key = self.pick_key(random);
+                if random.random_bool(0.5) {
+                    self.appended.fetch_add(1, Ordering::Relaxed);
+                    let element = self.next_element.fetch_add(1, Ordering::Relaxed);
+                    Action::Append { key, element }
+                } else {
+                    Action::Read { key, list: None }
+                }
+            })
+            .collect();
+        Transaction { actions }
+    }
+
+    async fn append(&self, client: &Client, key: i64, element: i64) -> CallResult<()> {
+        let table = &self.table;
+        let update = format!("UPDATE {table} SET list = list || ',{element}' WHERE id = {key}");
+        if client.run(&update).await? == 0 {
+            // Somebody else may insert it first; the transaction is refused then.
+            client
+                .run(&format!(
+                    "INSERT INTO {table} (id, list) VALUES ({key}, '{element}')"
+                ))
+                .await?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, client: &Client, key: i64) -> CallResult<Vec<i64>> {
+        let rows = client
+            .rows(&format!("SELECT list FROM {} WHERE id = {key}", self.table))
+            .await?;
+        match rows.as_slice() {
+            [] => Ok(Vec::new()),
+            [row] => parse_list(row.first().and_then(|value| value.as_deref()).unwrap_or("")),
+            _ => Err(CallError::Nonsense(format!(
+                "{} rows have the primary key {key}",
+                rows.len()
+            ))),
+        }
+    }
+
+    /// Runs the actions, filling in what was read; the flag of an error tells whether it met the commit.
+    async fn execute(&self, client: &Client, transaction: &mut Transaction) -> Result<(), (CallError, bool)> {
+        let before = |error| (error, false);
+        let begin = format!("BEGIN ISOLATION LEVEL {}", self.level.sql());
+        client.run(&begin).await.map_err(before)?;
+        for action in &mut transaction.actions {
+            match action {
+                Action::Append { key, element } => {
+                    self.append(client, *key, *element).await.map_err(before)?;
+                }
+                Action::Read { key, list } => {
+                    *list = Some(self.read(client, *key).await.map_err(before)?);
+                }
+            }
+        }
+        client.run("COMMIT").await.map_err(|error| (error, true))?;
+        Ok(())
+    }
+}
+
+fn parse_list(text: &str) -> CallResult<Vec<i64>> {
+    text.split(',')
+        .map(|element| {
+            element
+                .parse()
+                .map_err(|_| CallError::Nonsense(format!("not a list of numbers: {text:?}")))
+        })
+        .collect()
+}
+
+#[async_trait]
+impl Workload for ListAppend {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn setup(&self, client: &Client) -> CallResult<()> {
+        let table = &self.table;
+        client.run(&format!("DROP TABLE IF EXISTS {table}")).await?;
+        let clause = self
+            .shards
+            .map_or_else(String::new, |shards| format!(" SHARD KEY (id) SHARDS {shards}"));
+        client
+            .run(&format!(
+                "CREATE TABLE {table} (id bigint PRIMARY KEY, list text NOT NULL){clause}"
+            ))
+            .await?;
+        Ok(())
+    }
+
+    async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
+        let clock = client.world().clock.clone();
+        let mut transaction = self.draw(random);
+        let invocation = self.history.invoke(&*clock, index, transaction.clone());
+        let result = self.execute(client, &mut transaction).await;
+        let (outcome, error) = match &result {
+            Ok(()) => (Outcome::Done, None),
+            Err((error, committing)) if !committing || error.proves_no_effect() => {
+                (Outcome::Failed, Some(error.to_string()))
+            }
+            Err((error, _)) => (Outcome::Unknown, Some(error.to_string())),
+        };
+        self.history
+            .complete(&*clock, invocation, transaction, outcome, error);
+        match result {
+            Ok(()) => Step::Served,
+            Err((error, _)) => after_error(client, &error).await,
+        }
+    }
+
+    async fn finish(&self, client: &Client) -> CallResult<()> {
+        let clock = client.world().clock.clone();
+        let rows = client
+            .rows(&format!("SELECT id, list FROM {}", self.table))
+            .await?;
+        let mut lists = BTreeMap::new();
+        for row in &rows {
+            let key = crate::client::number(row.first())?;
+            let list = parse_list(row.get(1).and_then(|value| value.as_deref()).unwrap_or(""))?;
+            lists.insert(key, list);
+        }
+        // Keys whose list is missing were read too, as empty: their appends must have failed.
+        let last_key = self.appended.load(Ordering::Relaxed) / self.longest_list + self.keys;
+        let actions = (0..=last_key)
+            .map(|key| Action::Read {
+                key,
+                list: Some(lists.remove(&key).unwrap_or_default()),
+            })
+            .collect();
+        let transaction = Transaction { actions };
+        let invocation = self.history.invoke(&*clock, u32::MAX, transaction.clone());
+        self.history
+            .complete(&*clock, invocation, transaction, Outcome::Done, None);
+        Ok(())
+    }
+
+    fn check(&self) -> Report {
+        checker::list_append::check(&self.name, &self.history.records(), self.level)
+    }
+
+    fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {
+        self.history.write_json_lines(output)
+    }
+
+    fn counts(&self) -> (usize, usize, usize) {
+        self.history.counts()
+    }
+}

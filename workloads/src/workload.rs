@@ -1,0 +1,70 @@
+//! What every workload offers.
+
+use std::io::{self, Write};
+
+use async_trait::async_trait;
+use rand::rngs::SmallRng;
+use serde::Serialize;
+
+use crate::client::{CallResult, Client};
+
+/// How an operation of a workload ended, as far as the driver must know.
+#[derive(Debug)]
+pub enum Step {
+    /// The client was served.
+    Served,
+    /// The server refused (a conflict, say); the connection was rolled back and is usable.
+    Refused(String),
+    /// The connection is of no more use.
+    Broken(String),
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// The workload.
+    pub workload: String,
+    /// Each is proof that the database broke a promise.
+    pub violations: Vec<String>,
+    /// What was counted, for the summary.
+    pub summary: String,
+}
+
+/// Clients of one kind, with their history and its checker.
+#[async_trait]
+pub trait Workload: Send + Sync {
+    /// Names it on command lines and in reports.
+    fn name(&self) -> &str;
+
+    /// Creates and fills its tables. May be called again after an error, on a new connection.
+    async fn setup(&self, client: &Client) -> CallResult<()>;
+
+    /// One operation of client number `index`, recorded in the history.
+    async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step;
+
+    /// Reads the final state, once everything is quiet. May be called again after an error.
+    async fn finish(&self, client: &Client) -> CallResult<()>;
+
+    /// Judges the history.
+    fn check(&self) -> Report;
+
+    /// The history as JSON lines.
+    ///
+    /// # Errors
+    /// The writer's error.
+    fn write_history(&self, output: &mut dyn Write) -> io::Result<()>;
+
+    /// Operations done, failed and of unknown outcome.
+    fn counts(&self) -> (usize, usize, usize);
+}
+
+/// Ends a transaction that was refused, and says whether the connection lives on.
+pub(crate) async fn after_error(client: &Client, error: &crate::CallError) -> Step {
+    if !error.connection_survives() {
+        return Step::Broken(error.to_string());
+    }
+    match client.run("ROLLBACK").await {
+        Ok(_) => Step::Refused(error.to_string()),
+        Err(rollback) => Step::Broken(format!("{error}; then ROLLBACK: {rollback}")),
+    }
+}
