@@ -1,1 +1,7 @@
-//! neorunbase-server
+//! The roles: Coordinator and Data Node, and how a process of each is put together. They reach the world only
+//! through [`World`](neorunbase_world::World), so the same code runs in production and in the simulator.
+
+pub mod cluster;
+pub mod coordinator;
+pub mod daemon;
+pub mod datanode;

@@ -1,0 +1,139 @@
+//! Which node serves which shard, under which epoch. The znodes are the truth; a [`ShardMap`] is a copy that may
+//! be old, which the epoch in every message makes harmless.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use neorunbase_protocol::message::ShardId;
+use neorunbase_world::clock::timeout;
+use neorunbase_world::coordination::{CoordinationError, ensure_path};
+use neorunbase_world::{Coordination, TaskHandle, World};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use super::paths;
+
+/// The map is read again this often even if no watch fires.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// A shard's znode.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShardEntry {
+    /// Grows with each change of primary or in-sync set.
+    pub epoch: u64,
+    /// The node that serves reads and writes.
+    pub primary: String,
+    /// Nodes that hold every acknowledged write, the primary among them.
+    pub in_sync: Vec<String>,
+    /// All nodes that hold, or are about to hold, a copy.
+    pub replicas: Vec<String>,
+}
+
+/// All shards.
+pub type ShardMap = BTreeMap<ShardId, ShardEntry>;
+
+/// Keeps a copy of the shard map fresh.
+pub struct ShardMapWatcher {
+    map: watch::Receiver<Arc<ShardMap>>,
+    task: TaskHandle,
+}
+
+impl Drop for ShardMapWatcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl ShardMapWatcher {
+    /// Reads the map, retrying until that succeeds, and keeps it fresh in the background.
+    ///
+    /// # Errors
+    /// What trying again would not mend.
+    pub async fn start(world: &World) -> Result<Self, CoordinationError> {
+        let coordination = world.coordination.clone();
+        let (first, changed) = loop {
+            match read_and_watch(&*coordination).await {
+                Ok(read) => break read,
+                Err(CoordinationError::Other(reason)) => return Err(CoordinationError::Other(reason)),
+                Err(_) => world.clock.sleep(RETRY_PAUSE).await,
+            }
+        };
+        let (sender, map) = watch::channel(Arc::new(first));
+        let task = world
+            .spawner
+            .spawn("shard map", Box::pin(keep_fresh(world.clone(), sender, changed)));
+        Ok(Self { map, task })
+    }
+
+    /// The map, now and as it changes.
+    pub fn map(&self) -> watch::Receiver<Arc<ShardMap>> {
+        self.map.clone()
+    }
+}
+
+async fn keep_fresh(
+    world: World,
+    sender: watch::Sender<Arc<ShardMap>>,
+    mut changed: neorunbase_world::coordination::Watch,
+) {
+    loop {
+        // An elapsed refresh interval and a fired (or lost) watch both mean: read again.
+        let _ = timeout(&*world.clock, REFRESH_INTERVAL, &mut changed).await;
+        match read_and_watch(&*world.coordination).await {
+            Ok((map, next)) => {
+                changed = next;
+                sender.send_if_modified(|current| {
+                    let different = **current != map;
+                    if different {
+                        *current = Arc::new(map);
+                    }
+                    different
+                });
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot read the shard map; the last one stands");
+                world.clock.sleep(RETRY_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Arms the watch before reading, so that no change falls between the two.
+async fn read_and_watch(
+    coordination: &dyn Coordination,
+) -> Result<(ShardMap, neorunbase_world::coordination::Watch), CoordinationError> {
+    let (_, watch) = coordination.get_and_watch(paths::SHARDS_CHANGED).await?;
+    Ok((read_shard_map(coordination).await?, watch))
+}
+
+/// Reads all shards' znodes.
+///
+/// # Errors
+/// As [`Coordination::get`].
+pub async fn read_shard_map(coordination: &dyn Coordination) -> Result<ShardMap, CoordinationError> {
+    let names = match coordination.children(paths::SHARDS).await {
+        Ok(names) => names,
+        Err(CoordinationError::NoNode(_)) => {
+            ensure_path(coordination, paths::SHARDS).await?;
+            Vec::new()
+        }
+        Err(error) => return Err(error),
+    };
+    let mut map = ShardMap::new();
+    for name in names {
+        let Some(shard) = paths::shard_of_name(&name) else {
+            continue;
+        };
+        if let Some((data, _)) = coordination.get(&paths::shard_path(shard)).await? {
+            match serde_json::from_slice(&data) {
+                Ok(entry) => {
+                    map.insert(shard, entry);
+                }
+                Err(error) => tracing::error!(%name, %error, "unreadable shard entry; the shard is left out"),
+            }
+        }
+    }
+    Ok(map)
+}

@@ -1,0 +1,248 @@
+//! INSERT, and the row writes that COPY and updates of keys share with it.
+
+use std::collections::BTreeMap;
+
+use futures::StreamExt;
+use futures::future::try_join_all;
+use neorunbase_catalog::Table;
+use neorunbase_catalog::schema::ROW_ID_COLUMN;
+use neorunbase_expression::{EvaluationContext, Expression};
+use neorunbase_protocol::message::{RequestBody, ResponseBody, RowWrite, RowWriteKind, ShardId, WriteRows};
+use neorunbase_sql::plan::{Insert, InsertSource};
+use neorunbase_storage::row::encode_row;
+use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
+
+use super::{Execution, answer, unexpected_answer};
+use crate::coordinator::location::{TableLocation, has_hidden_key};
+
+/// What a write did.
+#[derive(Debug, Default)]
+pub struct Written {
+    /// Rows changed.
+    pub affected: u64,
+    /// RETURNING.
+    pub returned: Vec<Vec<Datum>>,
+    /// The single shard has committed the transaction already.
+    pub committed: bool,
+}
+
+/// A write on its way to its shard, with the number of the row it came from.
+pub struct PlacedWrite {
+    /// Position of the source row.
+    pub source: usize,
+    /// The write.
+    pub write: RowWrite,
+}
+
+/// Writes grouped by shard, in source order within each.
+pub type WritesByShard = BTreeMap<ShardId, Vec<PlacedWrite>>;
+
+impl Execution<'_> {
+    /// Runs INSERT.
+    ///
+    /// # Errors
+    /// The statement's, such as `23505`.
+    pub async fn insert(&mut self, insert: &Insert, location: &TableLocation) -> Result<Written> {
+        let rows = self.insert_rows(insert).await?;
+        let kind = if insert.skip_conflicts {
+            RowWriteKind::InsertOrSkip
+        } else {
+            RowWriteKind::Insert
+        };
+        let mut writes = WritesByShard::new();
+        for (source, row) in rows.iter().enumerate() {
+            self.place_row(location, kind, source, row, &mut writes).await?;
+        }
+        let (mut written, skipped) = self.write_rows(location, writes).await?;
+        if let Some(returning) = &insert.returning {
+            for (source, row) in rows.iter().enumerate() {
+                if !skipped.contains(&source) {
+                    written.returned.push(self.evaluate_all(returning, row)?);
+                }
+            }
+        }
+        Ok(written)
+    }
+
+    /// The rows to insert: all columns of the table, defaults filled in.
+    async fn insert_rows(&mut self, insert: &Insert) -> Result<Vec<Vec<Datum>>> {
+        let mut rows = Vec::new();
+        match &insert.source {
+            InsertSource::Values(values) => {
+                for source in values {
+                    let source = self.evaluate_all(source, &[])?;
+                    rows.push(self.evaluate_all(&insert.row, &source)?);
+                }
+            }
+            InsertSource::Query(query, casts) => {
+                let access = self.table_access(false).await?;
+                let time = self.transaction.time_unix_micros;
+                let mut batches = query.execute(self.parameters.clone(), access, time).await?;
+                while let Some(batch) = batches.next().await {
+                    for source in batch? {
+                        let source = self.evaluate_all(casts, &source)?;
+                        rows.push(self.evaluate_all(&insert.row, &source)?);
+                    }
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Evaluates `expressions` over one row.
+    ///
+    /// # Errors
+    /// The first expression's that fails.
+    pub fn evaluate_all(&self, expressions: &[Expression], row: &[Datum]) -> Result<Vec<Datum>> {
+        let context = EvaluationContext {
+            row,
+            parameters: &self.parameters,
+            statement_time_unix_micros: self.transaction.time_unix_micros,
+        };
+        expressions
+            .iter()
+            .map(|expression| expression.evaluate(&context))
+            .collect()
+    }
+
+    /// Checks a new row and adds its write to those of its shard.
+    ///
+    /// # Errors
+    /// `23502`; or if no row id can be had.
+    pub async fn place_row(
+        &self,
+        location: &TableLocation,
+        kind: RowWriteKind,
+        source: usize,
+        row: &[Datum],
+        writes: &mut WritesByShard,
+    ) -> Result<()> {
+        let table = &*location.table;
+        check_not_null(table, row)?;
+        let mut columns: Vec<(u32, &Datum)> = table.columns.iter().map(|column| column.id).zip(row).collect();
+        let row_id;
+        let key = if has_hidden_key(table) {
+            row_id = Datum::BigInt(self.core.coordinator.next_row_id().await?);
+            columns.push((ROW_ID_COLUMN, &row_id));
+            vec![row_id.clone()]
+        } else {
+            key_of_row(table, row)?
+        };
+        let (shard, key) = location.locate(&key);
+        let write = RowWrite {
+            kind: kind as i32,
+            key,
+            row: encode_row(&columns),
+        };
+        writes
+            .entry(shard)
+            .or_default()
+            .push(PlacedWrite { source, write });
+        Ok(())
+    }
+
+    /// Sends writes to their shards, all at once. Returns the sources of skipped writes as well.
+    ///
+    /// # Errors
+    /// The statement's; some shards may have carried out their part (the transaction must be rolled back).
+    pub async fn write_rows(
+        &mut self,
+        location: &TableLocation,
+        writes: WritesByShard,
+    ) -> Result<(Written, std::collections::BTreeSet<usize>)> {
+        let shards: Vec<ShardId> = writes.keys().copied().collect();
+        let mut written = Written::default();
+        let mut skipped_sources = std::collections::BTreeSet::new();
+        if shards.is_empty() {
+            return Ok((written, skipped_sources));
+        }
+        let snapshot = self.transaction.statement_snapshot(1).await?;
+        let mut context = self.transaction.write_context(&shards, snapshot).await?;
+        context.autocommit = self.commits_at_once && shards.len() == 1;
+        let router = &self.core.coordinator.router;
+        let calls = writes.into_iter().map(|(shard, placed)| {
+            let (sources, writes): (Vec<usize>, Vec<RowWrite>) = placed
+                .into_iter()
+                .map(|placed| (placed.source, placed.write))
+                .unzip();
+            let table = location.descriptor.clone();
+            async move {
+                let outcome = router
+                    .call(shard, |shard| {
+                        RequestBody::WriteRows(WriteRows {
+                            shard,
+                            context,
+                            table: table.clone(),
+                            writes: writes.clone(),
+                        })
+                    })
+                    .await;
+                match outcome {
+                    Ok(ResponseBody::Written(reply)) => Ok((sources, reply)),
+                    Ok(_) => Err(unexpected_answer()),
+                    Err(error) if context.autocommit => Err(super::autocommit_error(error)),
+                    Err(error) => answer(Err(error)).and(Err(unexpected_answer())),
+                }
+            }
+        });
+        for (sources, reply) in try_join_all(calls).await? {
+            written.affected += reply.affected;
+            written.committed |= context.autocommit;
+            for index in reply.skipped {
+                if let Some(source) = usize::try_from(index).ok().and_then(|index| sources.get(index)) {
+                    skipped_sources.insert(*source);
+                }
+            }
+        }
+        Ok((written, skipped_sources))
+    }
+}
+
+/// The row key's values of a row with a primary key.
+///
+/// # Errors
+/// `XX000` if the table's definition contradicts itself.
+pub fn key_of_row(table: &Table, row: &[Datum]) -> Result<Vec<Datum>> {
+    table
+        .key_columns()
+        .into_iter()
+        .map(|id| {
+            let position = table.columns.iter().position(|column| column.id == id);
+            position
+                .and_then(|position| row.get(position).cloned())
+                .ok_or_else(|| SqlError::internal("a key column is missing from its table"))
+        })
+        .collect()
+}
+
+pub(super) fn check_not_null(table: &Table, row: &[Datum]) -> Result<()> {
+    for (column, value) in table.columns.iter().zip(row) {
+        if column.not_null && value.is_null() {
+            let types = table.columns.iter().map(|column| &column.sql_type);
+            return Err(SqlError::new(
+                SqlState::NOT_NULL_VIOLATION,
+                format!(
+                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
+                    column.name, table.name
+                ),
+            )
+            .with_detail(format!("Failing row contains ({}).", row_text(row, types))));
+        }
+    }
+    Ok(())
+}
+
+fn row_text<'a>(row: &[Datum], types: impl Iterator<Item = &'a SqlType>) -> String {
+    let mut text = bytes::BytesMut::new();
+    for (position, (value, sql_type)) in row.iter().zip(types).enumerate() {
+        if position > 0 {
+            text.extend_from_slice(b", ");
+        }
+        if value.is_null() {
+            text.extend_from_slice(b"null");
+        } else {
+            value.write_text(sql_type, &mut text);
+        }
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}

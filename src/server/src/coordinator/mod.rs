@@ -1,0 +1,150 @@
+//! The Coordinator: where clients connect. It analyses statements, routes them to shards, drives transactions
+//! and, while it leads, owns the catalog and the timestamp oracle.
+
+mod execute;
+mod gateway;
+mod heartbeat;
+mod internal;
+mod location;
+mod metadata;
+pub mod oracle;
+mod router;
+mod session;
+mod session_core;
+mod settings;
+mod table_locks;
+mod transaction;
+
+use std::sync::Arc;
+
+use neorunbase_catalog::schema::User;
+use neorunbase_frontend::scram::ScramVerifier;
+use neorunbase_protocol::message::{CollectGarbage, RequestBody};
+use neorunbase_txn::timestamp::{TimestampSource, first_of_millisecond, milliseconds_of};
+use neorunbase_types::{Result, SqlError};
+use neorunbase_world::World;
+
+pub use gateway::CoordinatorGateway;
+pub use internal::InternalService;
+pub use metadata::MetadataStore;
+pub use router::Router;
+
+use crate::cluster::NodeDirectory;
+use heartbeat::Heartbeats;
+use table_locks::TableLocks;
+use transaction::{TransactionServices, timestamp_error};
+
+/// The first user of a new cluster.
+pub const FIRST_USER: &str = "admin";
+/// The database's name.
+pub const DATABASE: &str = "neorunbase";
+/// VACUUM keeps what snapshots of the last seconds may still need.
+const VACUUM_KEEPS_MS: u64 = 60_000;
+const SCRAM_ITERATIONS: u32 = 4_096;
+
+/// What SQL can leave open.
+#[derive(Clone, Copy, Debug)]
+pub struct CoordinatorDefaults {
+    /// SHARDS of tables that do not say.
+    pub shards_default: u32,
+    /// REPLICAS of tables that do not say.
+    pub replicas_default: u32,
+}
+
+/// What all sessions of a Coordinator share.
+pub struct Coordinator {
+    /// Everything outside.
+    pub world: World,
+    /// The catalog.
+    pub metadata: Arc<MetadataStore>,
+    /// Reaches shards.
+    pub router: Router,
+    /// Draws timestamps.
+    pub timestamps: Arc<dyn TimestampSource>,
+    heartbeats: Arc<Heartbeats>,
+    table_locks: TableLocks,
+    settings: CoordinatorDefaults,
+    /// One definition at a time.
+    defining: tokio::sync::Mutex<()>,
+}
+
+impl Coordinator {
+    /// Puts a Coordinator together.
+    pub fn new(
+        world: World,
+        metadata: Arc<MetadataStore>,
+        directory: Arc<NodeDirectory>,
+        timestamps: Arc<dyn TimestampSource>,
+        settings: CoordinatorDefaults,
+    ) -> Arc<Self> {
+        let heartbeats = Heartbeats::start(&world, directory.clone());
+        Arc::new(Self {
+            router: Router::new(world.clone(), directory),
+            world,
+            metadata,
+            timestamps,
+            heartbeats,
+            table_locks: TableLocks::default(),
+            settings,
+            defining: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Creates the first user of a new cluster. Without a password it gets its own name for one, which must be
+    /// changed at the first login.
+    ///
+    /// # Errors
+    /// If the catalog cannot be written.
+    pub async fn ensure_first_user(&self, password: Option<&str>) -> Result<()> {
+        if self.metadata.snapshot().users.contains_key(FIRST_USER) {
+            return Ok(());
+        }
+        let mut salt = [0; 16];
+        self.world.entropy.fill(&mut salt);
+        let verifier = ScramVerifier::from_password(password.unwrap_or(FIRST_USER), &salt, SCRAM_ITERATIONS);
+        let user = User {
+            name: FIRST_USER.to_owned(),
+            verifier: verifier.serialize(),
+            superuser: true,
+            must_change_password: password.is_none(),
+        };
+        self.metadata
+            .change(|catalog| {
+                catalog.users.insert(user.name.clone(), user);
+                Ok(())
+            })
+            .await
+    }
+
+    fn transaction_services(&self) -> TransactionServices {
+        TransactionServices {
+            world: self.world.clone(),
+            router: self.router.clone(),
+            timestamps: self.timestamps.clone(),
+            heartbeats: self.heartbeats.clone(),
+        }
+    }
+
+    /// A number for the hidden key of a row, never used before.
+    async fn next_row_id(&self) -> Result<i64> {
+        let timestamp = self.timestamps.next().await.map_err(timestamp_error)?;
+        i64::try_from(timestamp).map_err(|_| SqlError::internal("timestamp beyond 63 bits"))
+    }
+
+    /// Has every Data Node collect row versions that are older than a minute.
+    async fn collect_garbage(&self) {
+        let Ok(now) = self.timestamps.next().await else {
+            return;
+        };
+        let watermark = first_of_millisecond(milliseconds_of(now).saturating_sub(VACUUM_KEEPS_MS));
+        let directory = self.router.directory();
+        for node in directory.data_nodes() {
+            if let Some(channel) = directory.channel(&node) {
+                let request = RequestBody::CollectGarbage(CollectGarbage { watermark });
+                if let Err(error) = channel.call(request.into()).await {
+                    tracing::debug!(%node, %error, "node was not told to collect garbage");
+                }
+            }
+        }
+    }
+}

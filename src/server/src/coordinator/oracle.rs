@@ -1,0 +1,299 @@
+//! The timestamp oracle of the leader Coordinator.
+//!
+//! Timestamps are handed out from memory, below a limit that was raised durably, by versioned CAS in the
+//! coordination service, before the first of them was used. A new leader starts at the limit it finds, so no
+//! failover can hand out a smaller one, whatever the old leader still believes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use neorunbase_protocol::CallError;
+use neorunbase_protocol::channel::Channel;
+use neorunbase_protocol::message::{RequestBody, ResponseBody, Timestamp, TimestampsRequest};
+use neorunbase_txn::timestamp::{TimestampError, TimestampSource, first_of_millisecond, milliseconds_of};
+use neorunbase_world::World;
+use neorunbase_world::coordination::{CoordinationError, CreateMode};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+
+use crate::cluster::paths;
+
+/// How far ahead of use the limit is raised.
+const WINDOW_MS: u64 = 3_000;
+/// The limit is raised again when less than this is left.
+const LOW_WATER_MS: u64 = 1_500;
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// A caller waits so long for a window before it is told that the oracle is unavailable.
+const WAIT_LIMIT: Duration = Duration::from_secs(10);
+
+struct Window {
+    /// The last timestamp handed out.
+    last: Timestamp,
+    /// First timestamp that must not be handed out yet.
+    limit: Timestamp,
+    /// Another leader has raised the limit: this one must never answer again.
+    deposed: bool,
+}
+
+/// Hands out timestamps while this process leads.
+pub struct Oracle {
+    world: World,
+    window: Mutex<Window>,
+    raised: Notify,
+}
+
+impl Oracle {
+    /// Takes over: reads the limit and raises it before anything is handed out.
+    ///
+    /// # Errors
+    /// As [`Coordination::set`](neorunbase_world::Coordination::set).
+    pub async fn take_over(world: &World) -> Result<Arc<Self>, CoordinationError> {
+        let oracle = Arc::new(Self {
+            world: world.clone(),
+            window: Mutex::new(Window {
+                last: 0,
+                limit: 0,
+                deposed: false,
+            }),
+            raised: Notify::new(),
+        });
+        let (found, version) = oracle.raise_limit(None).await?;
+        {
+            let mut window = oracle.window.lock();
+            window.last = window.last.max(found);
+        }
+        let upkeep = keep_window(Arc::downgrade(&oracle), version);
+        world.spawner.spawn("timestamp window", Box::pin(upkeep));
+        Ok(oracle)
+    }
+
+    /// Raises the durable limit. `expected`: the version this leader wrote last; anything else means that
+    /// another leader has taken over. Returns the limit found and the new version.
+    async fn raise_limit(&self, expected: Option<i32>) -> Result<(Timestamp, i32), CoordinationError> {
+        let coordination = &*self.world.coordination;
+        let found = coordination.get(paths::TIMESTAMP_LIMIT).await?;
+        let current = match &found {
+            Some((data, _)) => parse_limit(data)?,
+            None => 0,
+        };
+        if let (Some(expected), Some((_, version))) = (expected, &found)
+            && expected != *version
+        {
+            // Our own write whose answer was lost also looks like this; giving up leadership is always safe.
+            return Err(CoordinationError::BadVersion(paths::TIMESTAMP_LIMIT.to_owned()));
+        }
+        let now_ms = u64::try_from(self.world.clock.wall_clock_unix_micros() / 1_000).unwrap_or(0);
+        let last_ms = milliseconds_of(self.window.lock().last.max(current));
+        let limit = first_of_millisecond(now_ms.max(last_ms) + WINDOW_MS);
+        let data = Bytes::from(limit.to_string());
+        let version = match found {
+            Some((_, version)) => coordination.set(paths::TIMESTAMP_LIMIT, data, version).await?,
+            None => {
+                coordination
+                    .create(paths::TIMESTAMP_LIMIT, data, CreateMode::Persistent)
+                    .await?;
+                0
+            }
+        };
+        let mut window = self.window.lock();
+        assert!(limit >= window.limit, "the limit of timestamps never goes back");
+        window.limit = limit;
+        drop(window);
+        self.raised.notify_waiters();
+        Ok((current, version))
+    }
+
+    /// The next timestamp, if the window allows.
+    fn try_next(&self, count: u32) -> Result<Option<Timestamp>, TimestampError> {
+        let now_ms = u64::try_from(self.world.clock.wall_clock_unix_micros() / 1_000).unwrap_or(0);
+        let mut window = self.window.lock();
+        if window.deposed {
+            return Err(TimestampError::Unavailable(
+                "this coordinator is no longer the leader".to_owned(),
+            ));
+        }
+        let mut first = window.last + 1;
+        let current = first_of_millisecond(now_ms);
+        // Following the wall clock lets ages be read off timestamps; never beyond the durable limit.
+        if current > first && current + u64::from(count) < window.limit {
+            first = current;
+        }
+        if first + u64::from(count) > window.limit {
+            return Ok(None);
+        }
+        window.last = first + u64::from(count) - 1;
+        Ok(Some(first))
+    }
+
+    /// A run of `count` timestamps; the first is returned.
+    ///
+    /// # Errors
+    /// [`TimestampError`] if this process no longer leads or cannot raise its window.
+    pub async fn run_of(&self, count: u32) -> Result<Timestamp, TimestampError> {
+        if let Some(first) = self.try_next(count)? {
+            return Ok(first);
+        }
+        let waiting = async {
+            loop {
+                let raised = self.raised.notified();
+                if let Some(first) = self.try_next(count)? {
+                    return Ok(first);
+                }
+                tokio::select! {
+                    biased;
+                    () = raised => {}
+                    () = self.world.clock.sleep(RETRY_PAUSE) => {}
+                }
+            }
+        };
+        match neorunbase_world::clock::timeout(&*self.world.clock, WAIT_LIMIT, waiting).await {
+            Ok(result) => result,
+            Err(_) => Err(TimestampError::Unavailable(
+                "the window of timestamps cannot be raised".to_owned(),
+            )),
+        }
+    }
+
+    /// Stops answering: another process may lead now.
+    pub fn depose(&self) {
+        self.window.lock().deposed = true;
+    }
+}
+
+fn parse_limit(data: &[u8]) -> Result<Timestamp, CoordinationError> {
+    std::str::from_utf8(data)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or_else(|| CoordinationError::Other("unreadable timestamp limit".to_owned()))
+}
+
+async fn keep_window(oracle: std::sync::Weak<Oracle>, mut version: i32) {
+    loop {
+        let Some(oracle) = oracle.upgrade() else { return };
+        let now_ms = u64::try_from(oracle.world.clock.wall_clock_unix_micros() / 1_000).unwrap_or(0);
+        let low = {
+            let window = oracle.window.lock();
+            if window.deposed {
+                return;
+            }
+            milliseconds_of(window.limit) < now_ms.max(milliseconds_of(window.last)) + LOW_WATER_MS
+        };
+        if low {
+            match oracle.raise_limit(Some(version)).await {
+                Ok((_, raised)) => version = raised,
+                Err(CoordinationError::BadVersion(_)) => {
+                    tracing::warn!("another leader hands out timestamps; this one stops");
+                    oracle.depose();
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "cannot raise the window of timestamps yet"),
+            }
+        }
+        let clock = oracle.world.clock.clone();
+        drop(oracle);
+        clock.sleep(RETRY_PAUSE).await;
+    }
+}
+
+#[async_trait]
+impl TimestampSource for Oracle {
+    async fn next(&self) -> Result<Timestamp, TimestampError> {
+        self.run_of(1).await
+    }
+}
+
+/// The oracle as other processes reach it. Calls that arrive while one is under way share the next one: a
+/// timestamp is always drawn after it was asked for.
+pub struct RemoteOracle {
+    world: World,
+    find_leader: Box<dyn Fn() -> Option<Arc<dyn Channel>> + Send + Sync>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Vec<oneshot::Sender<Result<Timestamp, TimestampError>>>,
+    under_way: bool,
+}
+
+impl RemoteOracle {
+    /// `find_leader` gives the channel to the present leader, if known.
+    pub fn new(
+        world: World,
+        find_leader: impl Fn() -> Option<Arc<dyn Channel>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            world,
+            find_leader: Box::new(find_leader),
+            queue: Mutex::default(),
+        })
+    }
+
+    async fn fetch(&self, count: u32) -> Result<Timestamp, TimestampError> {
+        let mut reason = "no leader is known".to_owned();
+        let deadline = self.world.clock.monotonic().after(WAIT_LIMIT);
+        while self.world.clock.monotonic() < deadline {
+            if let Some(channel) = (self.find_leader)() {
+                let request = RequestBody::Timestamps(TimestampsRequest { count });
+                match channel.call(request.into()).await {
+                    Ok(response) => match response.body {
+                        Some(ResponseBody::Timestamps(run)) if run.count >= count => return Ok(run.first),
+                        Some(ResponseBody::Error(error)) => reason = error.message,
+                        _ => reason = "unexpected answer".to_owned(),
+                    },
+                    // Drawing again is harmless: unused timestamps are just skipped.
+                    Err(CallError::Unreachable(node) | CallError::OutcomeUnknown(node)) => {
+                        reason = format!("no answer from {node}");
+                    }
+                }
+            }
+            self.world.clock.sleep(RETRY_PAUSE).await;
+        }
+        Err(TimestampError::Unavailable(reason))
+    }
+
+    async fn serve_queue(self: Arc<Self>) {
+        loop {
+            let waiting = {
+                let mut queue = self.queue.lock();
+                if queue.waiting.is_empty() {
+                    queue.under_way = false;
+                    return;
+                }
+                std::mem::take(&mut queue.waiting)
+            };
+            let count = u32::try_from(waiting.len()).unwrap_or(u32::MAX);
+            let result = self.fetch(count).await;
+            for (index, waiter) in waiting.into_iter().enumerate() {
+                // A caller that gave up leaves a hole in the run; nobody minds.
+                let _ = waiter.send(result.clone().map(|first| first + index as u64));
+            }
+        }
+    }
+}
+
+/// [`RemoteOracle`] behind an `Arc`, as a source.
+pub struct RemoteTimestamps(pub Arc<RemoteOracle>);
+
+#[async_trait]
+impl TimestampSource for RemoteTimestamps {
+    async fn next(&self) -> Result<Timestamp, TimestampError> {
+        let (sender, receiver) = oneshot::channel();
+        let start = {
+            let mut queue = self.0.queue.lock();
+            queue.waiting.push(sender);
+            !std::mem::replace(&mut queue.under_way, true)
+        };
+        if start {
+            self.0
+                .world
+                .spawner
+                .spawn("timestamps", Box::pin(self.0.clone().serve_queue()));
+        }
+        receiver
+            .await
+            .unwrap_or_else(|_| Err(TimestampError::Unavailable("the request was dropped".to_owned())))
+    }
+}

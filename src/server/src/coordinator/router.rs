@@ -1,0 +1,157 @@
+//! Sends requests to the primaries of shards, and again where the shard map was old.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use neorunbase_protocol::CallError;
+use neorunbase_protocol::message::{ErrorKind, ErrorReply, RequestBody, ResponseBody, ShardId, ShardRef};
+use neorunbase_types::{SqlError, SqlState};
+use neorunbase_world::World;
+
+use crate::cluster::NodeDirectory;
+
+/// How long a statement waits for a shard to have a reachable primary.
+const ROUTING_LIMIT: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// Why a routed request failed.
+#[derive(Debug)]
+pub enum RouteError {
+    /// Reported by the node, or no node could be found in time. Nothing is in doubt.
+    Sql(Box<SqlError>),
+    /// The node does not know the transaction (any more).
+    UnknownTransaction,
+    /// The answer was lost: the request may have been carried out.
+    OutcomeUnknown,
+}
+
+impl RouteError {
+    /// As an SQL error for a statement whose transaction is rolled back in consequence.
+    pub fn into_statement_error(self) -> Box<SqlError> {
+        match self {
+            Self::Sql(error) => error,
+            Self::UnknownTransaction => SqlError::new(
+                SqlState::SERIALIZATION_FAILURE,
+                "transaction was aborted: a data node has restarted or taken it for abandoned",
+            )
+            .with_hint("the transaction might succeed if retried"),
+            Self::OutcomeUnknown => SqlError::new(
+                SqlState::CONNECTION_FAILURE,
+                "lost contact with a data node during the statement",
+            )
+            .with_hint("the transaction might succeed if retried"),
+        }
+    }
+}
+
+/// Finds primaries and retries what certainly did not happen.
+#[derive(Clone)]
+pub struct Router {
+    world: World,
+    directory: Arc<NodeDirectory>,
+}
+
+impl Router {
+    /// A router over `directory`.
+    pub fn new(world: World, directory: Arc<NodeDirectory>) -> Self {
+        Self { world, directory }
+    }
+
+    /// The nodes and shards.
+    pub fn directory(&self) -> &Arc<NodeDirectory> {
+        &self.directory
+    }
+
+    /// The node that serves `shard` now, as far as is known.
+    pub fn locate(&self, shard: ShardId) -> Option<(ShardRef, String)> {
+        self.directory.locate(shard)
+    }
+
+    /// Calls the primary of `shard`. `build` makes the request for the reference found; it is called again when
+    /// the map turns out to be old. A request that may have been carried out is never sent again.
+    ///
+    /// # Errors
+    /// [`RouteError`].
+    pub async fn call(
+        &self,
+        shard: ShardId,
+        build: impl Fn(ShardRef) -> RequestBody,
+    ) -> Result<ResponseBody, RouteError> {
+        // The first try must not pay for a deadline.
+        if let Some(result) = self.try_call(shard, &build).await {
+            return result;
+        }
+        let deadline = self.world.clock.monotonic().after(ROUTING_LIMIT);
+        loop {
+            self.directory.shard_map_changed(RETRY_PAUSE).await;
+            if let Some(result) = self.try_call(shard, &build).await {
+                return result;
+            }
+            if self.world.clock.monotonic() >= deadline {
+                return Err(RouteError::Sql(
+                    SqlError::new(
+                        SqlState::CONNECTION_FAILURE,
+                        format!("shard {} of group {} is not available", shard as u32, shard >> 32),
+                    )
+                    .with_hint(
+                        "its data node is down or unreachable; the statement might succeed if retried",
+                    ),
+                ));
+            }
+        }
+    }
+
+    /// As [`call`](Router::call), for requests that change nothing: a lost answer is asked for again.
+    ///
+    /// # Errors
+    /// [`RouteError`].
+    pub async fn call_repeatable(
+        &self,
+        shard: ShardId,
+        build: impl Fn(ShardRef) -> RequestBody,
+    ) -> Result<ResponseBody, RouteError> {
+        let deadline = self.world.clock.monotonic().after(ROUTING_LIMIT);
+        loop {
+            match self.call(shard, &build).await {
+                Err(RouteError::OutcomeUnknown) if self.world.clock.monotonic() < deadline => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// `None`: nothing happened and trying again may help.
+    async fn try_call(
+        &self,
+        shard: ShardId,
+        build: &impl Fn(ShardRef) -> RequestBody,
+    ) -> Option<Result<ResponseBody, RouteError>> {
+        let (reference, channel) = self.directory.primary(shard)?;
+        match channel.call(build(reference).into()).await {
+            Ok(response) => match response.body {
+                Some(ResponseBody::Error(error)) => match error.kind() {
+                    ErrorKind::StaleEpoch | ErrorKind::NotLeader => None,
+                    ErrorKind::UnknownTransaction => Some(Err(RouteError::UnknownTransaction)),
+                    ErrorKind::Sql => Some(Err(RouteError::Sql(sql_error(error)))),
+                },
+                Some(body) => Some(Ok(body)),
+                None => Some(Err(RouteError::Sql(SqlError::internal(
+                    "a data node sent an empty answer",
+                )))),
+            },
+            Err(CallError::Unreachable(_)) => None,
+            Err(CallError::OutcomeUnknown(_)) => Some(Err(RouteError::OutcomeUnknown)),
+        }
+    }
+}
+
+/// A node's error as the client will see it.
+pub fn sql_error(reply: ErrorReply) -> Box<SqlError> {
+    let mut error = SqlError::new(SqlState::from_code(&reply.sql_state), reply.message);
+    if !reply.detail.is_empty() {
+        error = error.with_detail(reply.detail);
+    }
+    if !reply.hint.is_empty() {
+        error = error.with_hint(reply.hint);
+    }
+    error
+}

@@ -1,0 +1,498 @@
+//! A transaction as its Coordinator drives it: which shards it touched, and how it ends.
+//!
+//! Commit takes one durable round if one node holds everything that was touched, else two: PREPARE on all nodes,
+//! then the decision on the anchor shard, which is the commit point. The second phase on the other shards
+//! happens behind the client's back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use neorunbase_protocol::message::{
+    CommitLocal, Decide, Decision, Finish, Prepare, QueryDecision, RequestBody, ResponseBody, ShardId,
+    ShardRef, StatementContext, Timestamp, TransactionId,
+};
+use neorunbase_sql::plan::IsolationLevel;
+use neorunbase_txn::timestamp::{TimestampError, TimestampSource};
+use neorunbase_types::{Result, SqlError, SqlState};
+use neorunbase_world::World;
+
+use super::heartbeat::{Heartbeats, OpenTransaction};
+use super::router::{RouteError, Router};
+
+/// How long a Coordinator tries to learn an outcome before it reports 08007.
+const RESOLUTION_LIMIT: Duration = Duration::from_secs(30);
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// What transactions need from their Coordinator.
+#[derive(Clone)]
+pub struct TransactionServices {
+    /// Time and tasks.
+    pub world: World,
+    /// Reaches shards.
+    pub router: Router,
+    /// Draws timestamps.
+    pub timestamps: Arc<dyn TimestampSource>,
+    /// Keeps open transactions alive on the nodes.
+    pub heartbeats: Arc<Heartbeats>,
+}
+
+/// An open transaction.
+pub struct Transaction {
+    services: TransactionServices,
+    /// The isolation level.
+    pub isolation: IsolationLevel,
+    /// Refuses writes.
+    pub read_only: bool,
+    /// `now()`.
+    pub time_unix_micros: i64,
+    /// Longest wait for one row lock; 0: no limit.
+    pub lock_timeout_ms: u32,
+    /// Drawn at the first write or lock; 0 before.
+    id: TransactionId,
+    open: Option<OpenTransaction>,
+    /// REPEATABLE READ: drawn at the first statement; 0 before.
+    snapshot: Timestamp,
+    sequence: u32,
+    /// Shards with writes or locks of this transaction, and the node and epoch they were sent to.
+    participants: BTreeMap<ShardId, Participant>,
+}
+
+#[derive(Clone)]
+struct Participant {
+    reference: ShardRef,
+    node: String,
+    /// The last statement that was sent there.
+    last_sequence: u32,
+}
+
+/// As SQL sees a missing oracle.
+pub fn timestamp_error(error: TimestampError) -> Box<SqlError> {
+    SqlError::new(SqlState::CONNECTION_FAILURE, error.to_string())
+}
+
+impl Transaction {
+    /// Begins; nothing is sent anywhere before the first statement.
+    pub fn begin(services: TransactionServices, isolation: IsolationLevel, read_only: bool) -> Self {
+        let time_unix_micros = services.world.clock.wall_clock_unix_micros();
+        Self {
+            services,
+            isolation,
+            read_only,
+            time_unix_micros,
+            lock_timeout_ms: 0,
+            id: 0,
+            open: None,
+            snapshot: 0,
+            sequence: 0,
+            participants: BTreeMap::new(),
+        }
+    }
+
+    /// Whether any shard holds writes or locks of it.
+    pub fn has_participants(&self) -> bool {
+        !self.participants.is_empty()
+    }
+
+    /// Shards that hold writes or locks of it.
+    pub fn participants(&self) -> BTreeSet<ShardId> {
+        self.participants.keys().copied().collect()
+    }
+
+    /// Its only statement was committed by the shard itself.
+    pub fn committed_by_shard(mut self) {
+        self.participants.clear();
+        self.open = None;
+    }
+
+    /// Whether its snapshot (REPEATABLE READ) or a write has fixed what it is.
+    pub fn has_begun_work(&self) -> bool {
+        self.sequence > 0
+    }
+
+    /// Starts a statement: under READ COMMITTED a new view of the data, under REPEATABLE READ the first one's.
+    ///
+    /// # Errors
+    /// If no timestamp can be had.
+    pub async fn start_statement(&mut self) -> Result<()> {
+        self.sequence += 1;
+        if self.isolation != IsolationLevel::ReadCommitted && self.snapshot == 0 {
+            self.snapshot = self.services.timestamps.next().await.map_err(timestamp_error)?;
+        }
+        Ok(())
+    }
+
+    /// The snapshot for a statement. A READ COMMITTED statement on a single shard needs none: it reads what is
+    /// committed there now.
+    ///
+    /// # Errors
+    /// If no timestamp can be had.
+    pub async fn statement_snapshot(&self, shards: usize) -> Result<Timestamp> {
+        match self.isolation {
+            IsolationLevel::ReadCommitted if shards <= 1 => Ok(0),
+            IsolationLevel::ReadCommitted => self.services.timestamps.next().await.map_err(timestamp_error),
+            _ => Ok(self.snapshot),
+        }
+    }
+
+    /// The context of a read on `shard`: with the transaction's id only where it has something to see.
+    pub fn read_context(&self, shard: ShardId, snapshot: Timestamp) -> StatementContext {
+        let transaction = if self.participants.contains_key(&shard) {
+            self.id
+        } else {
+            0
+        };
+        self.context(transaction, snapshot)
+    }
+
+    fn context(&self, transaction: TransactionId, snapshot: Timestamp) -> StatementContext {
+        StatementContext {
+            transaction,
+            snapshot,
+            fail_on_newer: self.isolation != IsolationLevel::ReadCommitted,
+            sequence: self.sequence,
+            transaction_time_unix_micros: self.time_unix_micros,
+            lock_timeout_ms: self.lock_timeout_ms,
+            autocommit: false,
+        }
+    }
+
+    /// The context of a write or lock on `shards`, which become participants.
+    ///
+    /// # Errors
+    /// `25006` in a read-only transaction, or if no timestamp can be had.
+    pub async fn write_context(
+        &mut self,
+        shards: &[ShardId],
+        snapshot: Timestamp,
+    ) -> Result<StatementContext> {
+        if self.id == 0 {
+            self.id = self.services.timestamps.next().await.map_err(timestamp_error)?;
+            self.open = Some(self.services.heartbeats.open(self.id));
+        }
+        let sequence = self.sequence;
+        for shard in shards {
+            if let Some(participant) = self.participants.get_mut(shard) {
+                participant.last_sequence = sequence;
+            } else {
+                let (reference, node) = self.locate(*shard).await?;
+                self.participants.insert(
+                    *shard,
+                    Participant {
+                        reference,
+                        node,
+                        last_sequence: sequence,
+                    },
+                );
+            }
+        }
+        Ok(self.context(self.id, snapshot))
+    }
+
+    async fn locate(&self, shard: ShardId) -> Result<(ShardRef, String)> {
+        let deadline = self
+            .services
+            .world
+            .clock
+            .monotonic()
+            .after(Duration::from_secs(10));
+        loop {
+            if let Some(found) = self.services.router.locate(shard) {
+                return Ok(found);
+            }
+            if self.services.world.clock.monotonic() >= deadline {
+                return Err(SqlError::new(
+                    SqlState::CONNECTION_FAILURE,
+                    "a shard of the table has no data node to serve it",
+                )
+                .with_hint("start a data node"));
+            }
+            self.services
+                .router
+                .directory()
+                .shard_map_changed(RETRY_PAUSE)
+                .await;
+        }
+    }
+
+    fn shards_by_node(&self) -> BTreeMap<String, Vec<ShardRef>> {
+        let mut nodes: BTreeMap<String, Vec<ShardRef>> = BTreeMap::new();
+        for participant in self.participants.values() {
+            nodes
+                .entry(participant.node.clone())
+                .or_default()
+                .push(participant.reference);
+        }
+        nodes
+    }
+
+    /// The last statement that was sent to `node`: a node that knows of fewer has lost some.
+    fn last_sequence_on(&self, node: &str) -> u32 {
+        let on_node = self
+            .participants
+            .values()
+            .filter(|participant| participant.node == node);
+        on_node
+            .map(|participant| participant.last_sequence)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Commits. On success every write is durable and visible to whoever starts later.
+    ///
+    /// # Errors
+    /// `40001` if a participant lost the transaction (nothing was committed); `08007` if the outcome cannot be
+    /// learned.
+    pub async fn commit(mut self) -> Result<()> {
+        if self.participants.is_empty() {
+            return Ok(());
+        }
+        let nodes = self.shards_by_node();
+        // Taken out so that the end of this function, however reached, ends the heartbeats.
+        let _open = self.open.take();
+        if nodes.len() == 1 {
+            self.commit_local(nodes).await
+        } else {
+            self.commit_two_phase(nodes).await
+        }
+    }
+
+    async fn commit_local(&self, nodes: BTreeMap<String, Vec<ShardRef>>) -> Result<()> {
+        let Some((node, shards)) = nodes.into_iter().next() else {
+            return Ok(());
+        };
+        let anchor = shards[0];
+        let request = RequestBody::CommitLocal(CommitLocal {
+            transaction: self.id,
+            shards,
+            last_sequence: self.last_sequence_on(&node),
+        });
+        match self.services.router.call(anchor.shard, |_| request.clone()).await {
+            Ok(_) => Ok(()),
+            Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor).await,
+            Err(error) => Err(error.into_statement_error()),
+        }
+    }
+
+    async fn commit_two_phase(&self, nodes: BTreeMap<String, Vec<ShardRef>>) -> Result<()> {
+        let participants: Vec<ShardId> = self.participants.keys().copied().collect();
+        let Some(anchor) = self
+            .participants
+            .values()
+            .next()
+            .map(|participant| participant.reference)
+        else {
+            return Ok(());
+        };
+        let prepares = nodes.iter().map(|(node, shards)| {
+            let request = RequestBody::Prepare(Prepare {
+                transaction: self.id,
+                shards: shards.clone(),
+                anchor: anchor.shard,
+                participants: participants.clone(),
+                last_sequence: self.last_sequence_on(node),
+            });
+            let first = shards[0].shard;
+            async move { self.services.router.call(first, |_| request.clone()).await }
+        });
+        for outcome in join_all(prepares).await {
+            if let Err(error) = outcome {
+                // Nobody has been told to commit, so abort is safe whatever happened to that PREPARE.
+                self.finish_in_background(nodes, anchor, 0, true);
+                return Err(error.into_statement_error());
+            }
+        }
+        let commit_timestamp = match self.services.timestamps.next().await {
+            Ok(timestamp) => timestamp,
+            Err(error) => {
+                self.finish_in_background(nodes, anchor, 0, true);
+                return Err(timestamp_error(error));
+            }
+        };
+        let decide = RequestBody::Decide(Decide {
+            transaction: self.id,
+            anchor,
+            commit_timestamp,
+        });
+        let committed = match self.services.router.call(anchor.shard, |_| decide.clone()).await {
+            Ok(ResponseBody::Decision(reply)) => match reply.decision() {
+                Decision::Committed => Ok(()),
+                _ => Err(aborted()),
+            },
+            Ok(_) => Ok(()),
+            Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor).await,
+            Err(error) => Err(error.into_statement_error()),
+        };
+        match &committed {
+            Ok(()) => self.finish_in_background(nodes, anchor, commit_timestamp, false),
+            // In doubt: participants ask the anchor themselves.
+            Err(error) if error.state == SqlState::TRANSACTION_RESOLUTION_UNKNOWN => {}
+            // The anchor has refused: it decided to abort, or never will commit this transaction.
+            Err(_) => self.finish_in_background(nodes, anchor, 0, true),
+        }
+        committed
+    }
+
+    /// Second phase. The anchor goes last and may then forget the decision.
+    fn finish_in_background(
+        &self,
+        nodes: BTreeMap<String, Vec<ShardRef>>,
+        anchor: ShardRef,
+        commit_timestamp: Timestamp,
+        decide_first: bool,
+    ) {
+        let (services, transaction) = (self.services.clone(), self.id);
+        let task = async move {
+            if decide_first {
+                let abort = RequestBody::Decide(Decide {
+                    transaction,
+                    anchor,
+                    commit_timestamp: 0,
+                });
+                if services
+                    .router
+                    .call(anchor.shard, |_| abort.clone())
+                    .await
+                    .is_err()
+                {
+                    return; // Participants ask the anchor when they are tired of waiting.
+                }
+            }
+            let finishes = nodes
+                .values()
+                .filter(|shards| !shards.contains(&anchor))
+                .map(|shards| {
+                    let request = finish(transaction, shards, commit_timestamp, false);
+                    let services = &services;
+                    async move {
+                        services
+                            .router
+                            .call_repeatable(shards[0].shard, |_| request.clone())
+                            .await
+                            .is_ok()
+                    }
+                });
+            let all_finished = join_all(finishes).await.into_iter().all(|finished| finished);
+            if let Some(shards) = nodes.values().find(|shards| shards.contains(&anchor)) {
+                let request = finish(transaction, shards, commit_timestamp, all_finished);
+                if let Err(error) = services
+                    .router
+                    .call_repeatable(anchor.shard, |_| request.clone())
+                    .await
+                {
+                    tracing::debug!(transaction, ?error, "anchor keeps a decision for recovery");
+                }
+            }
+        };
+        self.services.world.spawner.spawn("second phase", Box::pin(task));
+    }
+
+    /// Asks the anchor until it knows.
+    async fn learn_outcome(&self, anchor: ShardRef) -> Result<()> {
+        let clock = &*self.services.world.clock;
+        let deadline = clock.monotonic().after(RESOLUTION_LIMIT);
+        while clock.monotonic() < deadline {
+            let request = RequestBody::QueryDecision(QueryDecision {
+                transaction: self.id,
+                anchor,
+                abort_if_abandoned: true,
+            });
+            if let Ok(ResponseBody::Decision(reply)) = self
+                .services
+                .router
+                .call_repeatable(anchor.shard, |_| request.clone())
+                .await
+            {
+                match reply.decision() {
+                    Decision::Committed => return Ok(()),
+                    Decision::Aborted => return Err(aborted()),
+                    Decision::Unknown => break,
+                    Decision::Pending => {}
+                }
+            }
+            clock.sleep(RETRY_PAUSE).await;
+        }
+        Err(SqlError::new(
+            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            "the outcome of the transaction cannot be learned: it may or may not have been committed",
+        ))
+    }
+
+    fn discard(&mut self) {
+        if self.participants.is_empty() {
+            return;
+        }
+        let nodes = self.shards_by_node();
+        self.participants.clear();
+        self.open = None;
+        let (services, transaction) = (self.services.clone(), self.id);
+        let task = async move {
+            let finishes = nodes.values().map(|shards| {
+                let request = finish(transaction, shards, 0, true);
+                let services = &services;
+                async move {
+                    if let Err(error) = services
+                        .router
+                        .call_repeatable(shards[0].shard, |_| request.clone())
+                        .await
+                    {
+                        tracing::debug!(transaction, ?error, "a node will notice the rollback by itself");
+                    }
+                }
+            });
+            join_all(finishes).await;
+        };
+        self.services.world.spawner.spawn("rollback", Box::pin(task));
+    }
+
+    /// Rolls back and returns when the nodes have released its locks (or cannot be reached; they would find out by
+    /// themselves).
+    pub async fn rollback_and_wait(mut self) {
+        let nodes = self.shards_by_node();
+        self.participants.clear();
+        let _open = self.open.take();
+        let finishes = nodes.values().map(|shards| {
+            let request = finish(self.id, shards, 0, true);
+            let router = &self.services.router;
+            async move {
+                if let Err(error) = router.call(shards[0].shard, |_| request.clone()).await {
+                    tracing::debug!(?error, "a node will notice the rollback by itself");
+                }
+            }
+        });
+        join_all(finishes).await;
+    }
+}
+
+impl Drop for Transaction {
+    /// A session that vanishes in mid-statement (its task was dropped) must not leave locks behind.
+    fn drop(&mut self) {
+        // After `commit` the nodes must not be told anything: `open` was taken there.
+        if self.open.is_some() {
+            self.discard();
+        }
+    }
+}
+
+fn finish(
+    transaction: TransactionId,
+    shards: &[ShardRef],
+    commit_timestamp: Timestamp,
+    forget: bool,
+) -> RequestBody {
+    RequestBody::Finish(Finish {
+        transaction,
+        shards: shards.to_vec(),
+        commit_timestamp,
+        forget_decision: forget,
+    })
+}
+
+fn aborted() -> Box<SqlError> {
+    SqlError::new(
+        SqlState::SERIALIZATION_FAILURE,
+        "transaction was aborted while it was being committed",
+    )
+    .with_hint("the transaction might succeed if retried")
+}

@@ -1,0 +1,587 @@
+//! Puts the processes together: a Coordinator, a Data Node, or both in one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use neorunbase_coordination::{Election, Leadership, Membership, current_leader};
+use neorunbase_frontend::listener::{ConnectionLimits, Server};
+use neorunbase_kms::{KeyError, Keyring, MasterKey};
+use neorunbase_protocol::channel::{Channel, RequestHandler};
+use neorunbase_protocol::message::{
+    RequestBody, ResponseBody, ShardId, ShardRef, StatusReply, StatusRequest,
+};
+use neorunbase_protocol::remote::ConnectionTimeouts;
+use neorunbase_protocol::{ClusterSecret, RemoteChannel, server};
+use neorunbase_txn::timestamp::TimestampSource;
+use neorunbase_types::SqlError;
+use neorunbase_world::clock::timeout;
+use neorunbase_world::coordination::{CoordinationError, ensure_path};
+use neorunbase_world::shard_engine::{EngineError, EngineKey};
+use neorunbase_world::{TaskHandle, World};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::cluster::{Controller, NodeDirectory, ShardMap, paths};
+use crate::coordinator::oracle::{Oracle, RemoteOracle, RemoteTimestamps};
+use crate::coordinator::{
+    Coordinator, CoordinatorDefaults, CoordinatorGateway, InternalService, MetadataStore,
+};
+use crate::datanode::{self, DataNode, DataNodeConfig, PeerDirectory};
+
+/// Files of a Coordinator, on its own disk.
+const KEYRING_PATH: &str = "keyring";
+const METADATA_PATH: &str = "metadata";
+const METADATA_KEY_NAME: &str = "metadata";
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// A node that does not answer in time is shown as unreachable.
+const STATUS_LIMIT: Duration = Duration::from_secs(2);
+
+/// What a Coordinator process needs to know.
+#[derive(Clone, Debug)]
+pub struct CoordinatorSettings {
+    /// Its name in the cluster.
+    pub name: String,
+    /// Where PostgreSQL clients connect.
+    pub pg_address: String,
+    /// Where other processes of the cluster connect.
+    pub internal_address: String,
+    /// Of the coordination session.
+    pub session_timeout: Duration,
+    /// SHARDS of tables that do not say.
+    pub shards_default: u32,
+    /// REPLICAS of tables that do not say.
+    pub replicas_default: u32,
+    /// The first user's password in a new cluster.
+    pub admin_password: Option<String>,
+    /// PostgreSQL clients at a time.
+    pub max_connections: usize,
+}
+
+/// What a Data Node process needs to know.
+#[derive(Clone, Debug)]
+pub struct DataNodeSettings {
+    /// Where other processes of the cluster connect.
+    pub internal_address: String,
+    /// Of the coordination session.
+    pub session_timeout: Duration,
+    /// The node itself.
+    pub node: DataNodeConfig,
+}
+
+/// Why a process did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The master key or the keyring.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The Data Node's files.
+    #[error(transparent)]
+    DataNode(#[from] datanode::StartError),
+    /// The metadata store.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// The coordination service.
+    #[error(transparent)]
+    Coordination(#[from] CoordinationError),
+    /// A socket or directory.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The operating system's error.
+        source: std::io::Error,
+    },
+    /// The catalog could not be set up.
+    #[error("catalog: {0}")]
+    Catalog(Box<SqlError>),
+}
+
+fn io_error(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
+    let what = what.into();
+    move |source| StartError::Io { what, source }
+}
+
+/// The secret by which processes of one cluster know each other.
+fn cluster_secret(master_key: &MasterKey) -> ClusterSecret {
+    ClusterSecret(master_key.derive("node-to-node"))
+}
+
+async fn ensure_paths(world: &World) -> Result<(), StartError> {
+    for path in [
+        paths::DATA_NODES,
+        paths::COORDINATORS,
+        paths::CONTROLLER_ELECTION,
+        paths::COORDINATOR_ELECTION,
+        paths::GROUPS,
+        paths::SHARDS,
+    ] {
+        loop {
+            match ensure_path(&*world.coordination, path).await {
+                Ok(()) => break,
+                Err(CoordinationError::ConnectionLost | CoordinationError::SessionExpired) => {
+                    tracing::info!("waiting for the coordination service");
+                    world.clock.sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Tasks that end with their process's handle.
+#[derive(Default)]
+struct Tasks(Mutex<Vec<TaskHandle>>);
+
+impl Tasks {
+    fn add(&self, task: TaskHandle) {
+        self.0.lock().push(task);
+    }
+
+    fn abort_all(&self) {
+        for task in self.0.lock().drain(..) {
+            task.abort();
+        }
+    }
+}
+
+/// A running Coordinator.
+pub struct CoordinatorHandle {
+    world: World,
+    name: String,
+    pg_address: String,
+    directory: Arc<NodeDirectory>,
+    coordinator: Arc<Coordinator>,
+    metadata: Arc<MetadataStore>,
+    timestamps: Arc<dyn TimestampSource>,
+    shutdown: watch::Sender<bool>,
+    tasks: Tasks,
+    membership: Mutex<Option<Membership>>,
+    leadership: Mutex<Option<Leadership>>,
+}
+
+/// The cluster as a Coordinator sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ClusterStatus {
+    /// The Coordinator that answers.
+    pub coordinator: String,
+    /// The catalog's version.
+    pub catalog_version: u64,
+    /// Number of tables.
+    pub tables: usize,
+    /// All known Data Nodes.
+    pub data_nodes: Vec<DataNodeStatus>,
+}
+
+/// One Data Node of [`ClusterStatus`].
+#[derive(Clone, Debug, Serialize)]
+pub struct DataNodeStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it answered.
+    pub reachable: bool,
+    /// Shards it is primary of.
+    pub shards: usize,
+    /// Approximate bytes in its shards.
+    pub bytes: u64,
+    /// Bytes of write-ahead log.
+    pub wal_bytes: u64,
+    /// Open transactions.
+    pub open_transactions: u64,
+    /// Prepared, undecided transactions.
+    pub prepared_transactions: u64,
+}
+
+/// Starts a Coordinator: it waits to be elected leader, then serves in the background.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start_coordinator(
+    world: World,
+    settings: CoordinatorSettings,
+    master_key: &MasterKey,
+) -> Result<Arc<CoordinatorHandle>, StartError> {
+    let keyring = Keyring::open(
+        world.disk.clone(),
+        world.entropy.clone(),
+        KEYRING_PATH,
+        master_key,
+    )
+    .await?;
+    let metadata_key = keyring.named_key(METADATA_KEY_NAME).await?;
+    let engine_key = EngineKey {
+        version: metadata_key.version,
+        secret: metadata_key.secret,
+    };
+    let metadata = Arc::new(MetadataStore::open(&world, METADATA_PATH, &engine_key).await?);
+    ensure_paths(&world).await?;
+
+    let internal = world
+        .network
+        .listen(&settings.internal_address)
+        .await
+        .map_err(io_error(format!(
+            "cannot listen on {}",
+            settings.internal_address
+        )))?;
+    let internal_address = internal.local_address();
+    let election = Election::new(
+        world.coordination.clone(),
+        world.clock.clone(),
+        &*world.entropy,
+        settings.session_timeout,
+        paths::COORDINATOR_ELECTION,
+        &settings.name,
+    )
+    .with_data(Bytes::from(internal_address.clone()));
+    let leadership = election.campaign().await?;
+    tracing::info!(epoch = leadership.epoch, "elected as leader of the coordinators");
+    let oracle = loop {
+        match Oracle::take_over(&world).await {
+            Ok(oracle) => break oracle,
+            Err(CoordinationError::Other(reason)) => return Err(CoordinationError::Other(reason).into()),
+            Err(error) => {
+                tracing::info!(%error, "waiting for the coordination service");
+                world.clock.sleep(RETRY_PAUSE).await;
+            }
+        }
+    };
+    let timestamps: Arc<dyn TimestampSource> = oracle.clone();
+    let secret = cluster_secret(master_key);
+    let directory = NodeDirectory::start(&world, secret.clone(), ConnectionTimeouts::default()).await?;
+    let defaults = CoordinatorDefaults {
+        shards_default: settings.shards_default,
+        replicas_default: settings.replicas_default,
+    };
+    let coordinator = Coordinator::new(
+        world.clone(),
+        metadata.clone(),
+        directory.clone(),
+        timestamps.clone(),
+        defaults,
+    );
+    coordinator
+        .ensure_first_user(settings.admin_password.as_deref())
+        .await
+        .map_err(StartError::Catalog)?;
+
+    let tasks = Tasks::default();
+    let internal_service = Arc::new(InternalService { oracle });
+    tasks.add(world.spawner.spawn(
+        "coordinator internal server",
+        Box::pin(server::serve(world.clone(), internal, secret, internal_service)),
+    ));
+    let controller = Controller::run(world.clone(), settings.name.clone(), settings.session_timeout);
+    tasks.add(world.spawner.spawn("controller", Box::pin(controller)));
+    let membership = Membership::start(
+        world.coordination.clone(),
+        world.clock.clone(),
+        &*world.spawner,
+        paths::COORDINATORS,
+        &settings.name,
+        Bytes::from(internal_address),
+    );
+    let listener = world
+        .network
+        .listen(&settings.pg_address)
+        .await
+        .map_err(io_error(format!("cannot listen on {}", settings.pg_address)))?;
+    let pg_address = listener.local_address();
+    let limits = ConnectionLimits {
+        connections: settings.max_connections,
+        ..ConnectionLimits::default()
+    };
+    let gateway = Arc::new(CoordinatorGateway(coordinator.clone()));
+    let (shutdown, shutdown_seen) = watch::channel(false);
+    let frontend = Server::new(&world, gateway, limits);
+    tasks.add(world.spawner.spawn(
+        "postgresql server",
+        Box::pin(frontend.serve(listener, shutdown_seen)),
+    ));
+    Ok(Arc::new(CoordinatorHandle {
+        world,
+        name: settings.name,
+        pg_address,
+        directory,
+        coordinator,
+        metadata,
+        timestamps,
+        shutdown,
+        tasks,
+        membership: Mutex::new(Some(membership)),
+        leadership: Mutex::new(Some(leadership)),
+    }))
+}
+
+impl CoordinatorHandle {
+    /// Where PostgreSQL clients connect.
+    pub fn pg_address(&self) -> &str {
+        &self.pg_address
+    }
+
+    /// The oracle, for Data Nodes in this process.
+    pub fn timestamps(&self) -> Arc<dyn TimestampSource> {
+        self.timestamps.clone()
+    }
+
+    /// Statements reach this Data Node without a network from now on.
+    pub fn add_local_data_node(&self, data_node: &DataNodeHandle) {
+        self.directory.add_local(&data_node.name, data_node.node.clone());
+    }
+
+    /// The cluster as seen from here.
+    pub async fn status(&self) -> ClusterStatus {
+        let catalog = self.metadata.snapshot();
+        let mut data_nodes = Vec::new();
+        for name in self.directory.data_nodes() {
+            let answer = match self.directory.channel(&name) {
+                Some(channel) => node_status(&self.world, &*channel).await,
+                None => None,
+            };
+            let reachable = answer.is_some();
+            let answer = answer.unwrap_or_default();
+            data_nodes.push(DataNodeStatus {
+                name,
+                reachable,
+                shards: answer.shards.len(),
+                bytes: answer.shards.iter().map(|shard| shard.bytes).sum(),
+                wal_bytes: answer.wal_bytes,
+                open_transactions: answer.open_transactions,
+                prepared_transactions: answer.shards.iter().map(|shard| shard.prepared).sum(),
+            });
+        }
+        ClusterStatus {
+            coordinator: self.name.clone(),
+            catalog_version: catalog.version,
+            tables: catalog.tables.len(),
+            data_nodes,
+        }
+    }
+
+    /// Ends sessions, leaves the cluster and closes the metadata store.
+    pub async fn shutdown(&self) {
+        // Nobody listening any more is as good.
+        let _ = self.shutdown.send(true);
+        let deadline = self.world.clock.monotonic().after(Duration::from_secs(6));
+        while !self.shutdown.is_closed() && self.world.clock.monotonic() < deadline {
+            self.world.clock.sleep(Duration::from_millis(20)).await;
+        }
+        let membership = self.membership.lock().take();
+        if let Some(membership) = membership
+            && let Err(error) = membership.leave().await
+        {
+            tracing::debug!(%error, "membership ends with the session");
+        }
+        let leadership = self.leadership.lock().take();
+        if let Some(leadership) = leadership
+            && let Err(error) = leadership.resign().await
+        {
+            tracing::debug!(%error, "leadership ends with the session");
+        }
+        self.tasks.abort_all();
+        if let Err(error) = self.metadata.close().await {
+            tracing::error!(%error, "metadata store did not close cleanly");
+        }
+    }
+
+    /// The role itself.
+    pub fn coordinator(&self) -> &Arc<Coordinator> {
+        &self.coordinator
+    }
+}
+
+async fn node_status(world: &World, channel: &dyn Channel) -> Option<StatusReply> {
+    let request = RequestBody::Status(StatusRequest {});
+    match timeout(&*world.clock, STATUS_LIMIT, channel.call(request.into())).await {
+        Ok(Ok(response)) => match response.body {
+            Some(ResponseBody::Status(status)) => Some(status),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+/// A running Data Node.
+pub struct DataNodeHandle {
+    name: String,
+    address: String,
+    node: Arc<DataNode>,
+    tasks: Tasks,
+    membership: Mutex<Option<Membership>>,
+}
+
+/// Shards and their primaries, as a Data Node looks them up.
+struct ShardPeers(Arc<NodeDirectory>);
+
+#[async_trait]
+impl PeerDirectory for ShardPeers {
+    async fn channel_for_shard(&self, shard: ShardId) -> Option<(Arc<dyn Channel>, ShardRef)> {
+        self.0
+            .primary(shard)
+            .map(|(reference, channel)| (channel, reference))
+    }
+}
+
+/// Starts a Data Node: recovers its files, registers it and serves in the background. `timestamps`: the oracle of
+/// this process; `None`: that of the leader, found through the coordination service.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn start_data_node(
+    world: World,
+    settings: DataNodeSettings,
+    master_key: &MasterKey,
+    timestamps: Option<Arc<dyn TimestampSource>>,
+) -> Result<Arc<DataNodeHandle>, StartError> {
+    ensure_paths(&world).await?;
+    let secret = cluster_secret(master_key);
+    let directory = NodeDirectory::start(&world, secret.clone(), ConnectionTimeouts::default()).await?;
+    let tasks = Tasks::default();
+    let timestamps = match timestamps {
+        Some(timestamps) => timestamps,
+        None => leader_timestamps(&world, &secret, &tasks),
+    };
+    let peers = Arc::new(ShardPeers(directory.clone()));
+    let name = settings.node.name.clone();
+    let node = DataNode::open(world.clone(), settings.node, master_key, timestamps, peers).await?;
+    directory.add_local(&name, node.clone());
+
+    // Shards that are this node's already are served before anybody is told of the node.
+    let map = directory.shard_map();
+    let current = map.borrow().clone();
+    serve_own_shards(&node, &name, &current).await;
+    tasks.add(world.spawner.spawn(
+        "shard assignment",
+        Box::pin(follow_assignments(world.clone(), node.clone(), name.clone(), map)),
+    ));
+    let listener = world
+        .network
+        .listen(&settings.internal_address)
+        .await
+        .map_err(io_error(format!(
+            "cannot listen on {}",
+            settings.internal_address
+        )))?;
+    let address = listener.local_address();
+    let handler: Arc<dyn RequestHandler> = node.clone();
+    tasks.add(world.spawner.spawn(
+        "data node server",
+        Box::pin(server::serve(world.clone(), listener, secret, handler)),
+    ));
+    let membership = Membership::start(
+        world.coordination.clone(),
+        world.clock.clone(),
+        &*world.spawner,
+        paths::DATA_NODES,
+        &name,
+        Bytes::from(address.clone()),
+    );
+    Ok(Arc::new(DataNodeHandle {
+        name,
+        address,
+        node,
+        tasks,
+        membership: Mutex::new(Some(membership)),
+    }))
+}
+
+async fn serve_own_shards(node: &DataNode, name: &str, map: &ShardMap) -> bool {
+    let own: Vec<(ShardId, u64)> = map
+        .iter()
+        .filter(|(_, entry)| entry.primary == name)
+        .map(|(shard, entry)| (*shard, entry.epoch))
+        .collect();
+    match node.serve_shards(&own).await {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(%error, "cannot serve the shards assigned to this node");
+            false
+        }
+    }
+}
+
+async fn follow_assignments(
+    world: World,
+    node: Arc<DataNode>,
+    name: String,
+    mut map: watch::Receiver<Arc<ShardMap>>,
+) {
+    loop {
+        let current = map.borrow_and_update().clone();
+        if serve_own_shards(&node, &name, &current).await {
+            if map.changed().await.is_err() {
+                return;
+            }
+        } else {
+            world.clock.sleep(Duration::from_secs(1)).await;
+        }
+    }
+}
+
+/// Timestamps of whoever leads, through the network.
+fn leader_timestamps(world: &World, secret: &ClusterSecret, tasks: &Tasks) -> Arc<dyn TimestampSource> {
+    let (sender, leader) = watch::channel(None::<Arc<dyn Channel>>);
+    let (task_world, secret) = (world.clone(), secret.clone());
+    tasks.add(world.spawner.spawn(
+        "leader lookup",
+        Box::pin(follow_leader(task_world, secret, sender)),
+    ));
+    let remote = RemoteOracle::new(world.clone(), move || leader.borrow().clone());
+    Arc::new(RemoteTimestamps(remote))
+}
+
+async fn follow_leader(world: World, secret: ClusterSecret, leader: watch::Sender<Option<Arc<dyn Channel>>>) {
+    let mut known: BTreeMap<String, Arc<dyn Channel>> = BTreeMap::new();
+    let mut current = String::new();
+    loop {
+        match current_leader(&*world.coordination, paths::COORDINATOR_ELECTION).await {
+            Ok(Some((_, data))) => {
+                let address = String::from_utf8_lossy(&data).into_owned();
+                if address != current {
+                    let channel = known.entry(address.clone()).or_insert_with(|| {
+                        Arc::new(RemoteChannel::new(
+                            world.clone(),
+                            address.clone(),
+                            secret.clone(),
+                            ConnectionTimeouts::default(),
+                        ))
+                    });
+                    leader.send_replace(Some(channel.clone()));
+                    current = address;
+                }
+            }
+            // The last leader known stands; it refuses if it no longer leads.
+            Ok(None) => {}
+            Err(error) => tracing::debug!(%error, "cannot look up the leader"),
+        }
+        world.clock.sleep(Duration::from_millis(500)).await;
+    }
+}
+
+impl DataNodeHandle {
+    /// Its name in the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where other processes reach it.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Leaves the cluster and flushes everything, so that the next start has nothing to replay.
+    pub async fn shutdown(&self) {
+        let membership = self.membership.lock().take();
+        if let Some(membership) = membership
+            && let Err(error) = membership.leave().await
+        {
+            tracing::debug!(%error, "membership ends with the session");
+        }
+        self.tasks.abort_all();
+        self.node.close().await;
+    }
+}
