@@ -1,1 +1,13 @@
-//! neorunbase-sql
+//! SQL: parsing, analysis, plans, and queries by DataFusion.
+
+pub mod access;
+mod bind;
+mod explain;
+pub mod parser;
+pub mod plan;
+pub mod query;
+mod system_tables;
+
+pub use bind::{AnalysisContext, analyze};
+pub use parser::{ParsedKind, ParsedStatement, parse};
+pub use query::{QueryPlan, RowStream};
