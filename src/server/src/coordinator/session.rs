@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use neorunbase_catalog::Table;
 use neorunbase_catalog::schema::TableId;
+use neorunbase_expression::EvaluationContext;
 use neorunbase_frontend::{
     Client, ColumnDescription, ExecuteOutcome, Portal, Prepared, Session, Startup, TransactionStatus,
 };
@@ -21,7 +22,6 @@ use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
 use neorunbase_world::clock::timeout;
 use tokio::sync::watch;
 
-use super::Coordinator;
 use super::execute::Execution;
 use super::execute::insert::Written;
 use super::execute::select::RowBatches;
@@ -30,6 +30,7 @@ use super::session_core::SessionCore;
 use super::settings::{Settings, isolation_name, serializable_unsupported};
 use super::table_locks::SharedTableLock;
 use super::transaction::Transaction;
+use super::{Coordinator, DATABASE};
 
 /// Rows between two looks at the client's buffer.
 const ROWS_PER_FLUSH: usize = 64;
@@ -107,7 +108,6 @@ impl CoordinatorSession {
         let core = SessionCore {
             coordinator,
             user: startup.user,
-            database: startup.database,
             process_id: startup.process_id,
         };
         Self {
@@ -131,8 +131,10 @@ impl CoordinatorSession {
         let context = AnalysisContext {
             catalog: self.core.coordinator.metadata.snapshot(),
             user: self.core.user.clone(),
-            database: self.core.database.clone(),
-            settings,
+            database: DATABASE.to_owned(),
+            search_path: self.settings.search_path(&self.core.user),
+            process_id: self.core.process_id,
+            settings: self.settings.values(),
         };
         let statement = analyze(&parsed, &parameter_types, &context)?;
         Ok(CachedPlan {
@@ -266,6 +268,14 @@ impl CoordinatorSession {
             .await
     }
 
+    /// `now()`: when the transaction began, or now outside one.
+    fn transaction_time_unix_micros(&self) -> i64 {
+        match &self.block {
+            Block::Implicit(open) | Block::Explicit(open) => open.transaction.time_unix_micros,
+            Block::None | Block::Failed => self.core.coordinator.world.clock.wall_clock_unix_micros(),
+        }
+    }
+
     fn renew(&self, plan: &CachedPlan) -> Result<CachedPlan> {
         let renewed = self.analyze(plan.parsed.clone(), plan.parameter_types.clone())?;
         if renewed.statement.columns != plan.statement.columns {
@@ -333,6 +343,27 @@ impl CoordinatorSession {
                 }
                 client.command_complete("EXPLAIN");
                 return Ok(ExecuteOutcome::Complete);
+            }
+            Plan::Values(rows) => {
+                let context = EvaluationContext {
+                    row: &[],
+                    parameters,
+                    statement_time_unix_micros: self.transaction_time_unix_micros(),
+                };
+                let rows = rows
+                    .iter()
+                    .map(|row| {
+                        row.iter()
+                            .map(|expression| expression.evaluate(&context))
+                            .collect()
+                    })
+                    .collect::<Result<Vec<Vec<Datum>>>>()?;
+                let rows = Suspended {
+                    batches: futures::stream::empty().boxed(),
+                    ready: rows.into_iter(),
+                    sent: 0,
+                };
+                return self.send_rows(rows, plan, execution, max_rows, client).await;
             }
             Plan::Failure(error) => return Err(error.clone()),
             Plan::Definition(definition) => {

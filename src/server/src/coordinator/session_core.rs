@@ -10,8 +10,6 @@ pub struct SessionCore {
     pub coordinator: Arc<Coordinator>,
     /// Who logged in.
     pub user: String,
-    /// The database's name.
-    pub database: String,
     /// As BackendKeyData reports it.
     pub process_id: i32,
 }

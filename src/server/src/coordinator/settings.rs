@@ -88,6 +88,27 @@ impl Settings {
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// All settings by name.
+    pub fn values(&self) -> BTreeMap<String, String> {
+        self.values.clone()
+    }
+
+    /// The schemas that unqualified names are looked up in.
+    pub fn search_path(&self, user: &str) -> Vec<String> {
+        let path = self.get("search_path").unwrap_or("");
+        path.split(',')
+            .map(|schema| schema.trim().trim_matches(['"', '\'']))
+            .filter(|schema| !schema.is_empty())
+            .map(|schema| {
+                if schema == "$user" {
+                    user.to_owned()
+                } else {
+                    schema.to_owned()
+                }
+            })
+            .collect()
+    }
+
     /// The value of `name`.
     ///
     /// # Errors
