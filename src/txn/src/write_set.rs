@@ -115,6 +115,32 @@ impl<Table> WriteSet<Table> {
         table_writes.rows.insert(key, row);
     }
 
+    /// Adds later writes; where both wrote a row, theirs win.
+    pub fn absorb(&mut self, later: Self) {
+        self.bytes += later.bytes;
+        if self.shards.is_empty() {
+            self.shards = later.shards;
+            return;
+        }
+        for (shard, mut writes) in later.shards {
+            let mine = self.shards.entry(shard).or_default();
+            for (storage, mut table) in std::mem::take(&mut writes.tables) {
+                match mine.tables.get_mut(&storage) {
+                    Some(my_table) => {
+                        my_table.table = table.table;
+                        my_table.rows.append(&mut table.rows);
+                    }
+                    None => {
+                        mine.tables.insert(storage, table);
+                    }
+                }
+            }
+            for (index, mut entries) in writes.entries {
+                mine.entries.entry(index).or_default().append(&mut entries);
+            }
+        }
+    }
+
     /// What the transaction itself wrote at `key`: `None` nothing, `Some(None)` a deletion.
     pub fn get(&self, shard: ShardId, storage: StorageId, key: &[u8]) -> Option<&Option<Bytes>> {
         self.shards.get(&shard)?.tables.get(&storage)?.rows.get(key)

@@ -1,0 +1,62 @@
+//! Flushing engines so that the log can be cut.
+
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+
+use super::DataNode;
+use super::commit::wal_record;
+use super::log_record::{BarrierRecord, LogEntry};
+
+impl DataNode {
+    /// Takes a checkpoint if the log has grown enough, or it was long ago and something was written since.
+    pub(super) async fn checkpoint_if_due(&self) {
+        let now = self.world.clock.monotonic();
+        let elapsed = now.0.saturating_sub(self.last_checkpoint.load(Ordering::SeqCst));
+        let is_old = u128::from(elapsed) > self.config.checkpoint_interval.as_nanos();
+        let has_news = self.wal.next_lsn() > self.checkpointed_below.load(Ordering::SeqCst);
+        if has_news && (is_old || self.wal.bytes() > self.config.checkpoint_wal_bytes) {
+            self.checkpoint().await;
+        }
+    }
+
+    /// Flushes every shard and cuts the log below what is still needed. Nothing is lost if it fails: the log stays.
+    pub async fn checkpoint(&self) {
+        self.last_checkpoint
+            .store(self.world.clock.monotonic().0, Ordering::SeqCst);
+        let shards: Vec<_> = self.shards.read().values().cloned().collect();
+        let Some(first) = shards.first() else { return };
+        let Ok(node) = self.shared() else { return };
+        let (sender, barrier) = oneshot::channel();
+        // Callbacks run in log order: when this one runs, every frame before it has reached its engine, and what
+        // is prepared and undecided at this point of the log is exactly what `prepared` holds.
+        let apply = move |lsn| {
+            let oldest_prepared = node.prepared.lock().values().min().copied();
+            let _ = sender.send((lsn, oldest_prepared));
+        };
+        let records = vec![wal_record(first, LogEntry::Barrier(BarrierRecord {}))];
+        if self.log(records, Box::new(apply)).await.is_err() {
+            return;
+        }
+        let Ok((lsn, oldest_prepared)) = barrier.await else {
+            return;
+        };
+        for shard in &shards {
+            if shard.damage.lock().is_some() {
+                return; // the log is evidence
+            }
+            let engine = shard.store.engine();
+            if engine.applied_lsn() > engine.durable_lsn()
+                && let Err(error) = engine.flush().await
+            {
+                tracing::error!(shard = shard.id, %error, "shard cannot be flushed; the log is kept");
+                return;
+            }
+        }
+        let needed_from = oldest_prepared.map_or(lsn, |oldest| oldest.min(lsn));
+        match self.wal.truncate_below(needed_from).await {
+            Ok(()) => self.checkpointed_below.store(lsn + 1, Ordering::SeqCst),
+            Err(error) => tracing::warn!(%error, "the log cannot be cut now"),
+        }
+    }
+}

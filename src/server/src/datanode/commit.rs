@@ -1,0 +1,592 @@
+//! Ends of transactions: one-round commit, the two phases, and rollback.
+//!
+//! Each durable step is one log frame. What follows from it (applying writes, releasing locks, waking readers)
+//! happens in the log's callback, in log order, so that no request needs to survive for its effects to be complete.
+
+use std::sync::Arc;
+
+use neorunbase_protocol::message::{
+    CommitLocal, Decide, Finish, Prepare, ShardId, ShardRef, Timestamp, TransactionId, WrittenReply,
+};
+use neorunbase_storage::shard::RowChange;
+use neorunbase_storage::wal::{Lsn, WalRecord};
+use neorunbase_txn::transaction::Participation;
+use neorunbase_txn::{Outcome, Phase};
+use neorunbase_types::{SqlError, SqlState};
+use neorunbase_world::fault::planted;
+use prost::Message;
+
+use super::failure::Failure;
+use super::log_record::{
+    CommitRecord, DecisionValue, LogEntry, LogRecord, OutcomeRecord, PrepareRecord, RowRecord,
+    TableWritesRecord,
+};
+use super::shard::{Shard, decision_key};
+use super::table::StoredTable;
+use super::{DataNode, KeptDecision, Participant};
+
+/// Bytes of frame overhead allowed for when a transaction is checked against the largest frame.
+const FRAME_SLACK_BYTES: usize = 64 << 10;
+/// RETURNING rows of an autocommit statement that are kept for a repeated request.
+const KEPT_REPLY_BYTES: usize = 4 << 10;
+
+/// A transaction's writes in one shard, ready to be logged and applied.
+pub(super) struct Part {
+    pub shard: Arc<Shard>,
+    pub changes: Vec<RowChange>,
+    pub new_tables: Vec<Arc<StoredTable>>,
+}
+
+impl Part {
+    pub(super) fn records(
+        &self,
+        tables: Vec<TableWritesRecord>,
+        entry: impl FnOnce(Vec<TableWritesRecord>) -> LogEntry,
+    ) -> WalRecord {
+        wal_record(&self.shard, entry(tables))
+    }
+}
+
+/// A log record of a shard.
+pub(super) fn wal_record(shard: &Shard, entry: LogEntry) -> WalRecord {
+    WalRecord {
+        shard: shard.id,
+        epoch: shard.epoch(),
+        payload: LogRecord { entry: Some(entry) }.encode_to_vec().into(),
+    }
+}
+
+/// Rolls a transaction back if the request that is ending it goes away before the log has it.
+struct Unsettled {
+    node: Arc<DataNode>,
+    participant: Arc<Participant>,
+    armed: bool,
+}
+
+impl Unsettled {
+    fn new(node: &DataNode, participant: &Arc<Participant>) -> Result<Self, Failure> {
+        Ok(Self {
+            node: node.shared()?,
+            participant: participant.clone(),
+            armed: true,
+        })
+    }
+
+    fn disarm(mut self) -> (Arc<DataNode>, Arc<Participant>) {
+        self.armed = false;
+        (self.node.clone(), self.participant.clone())
+    }
+}
+
+impl Drop for Unsettled {
+    fn drop(&mut self) {
+        if self.armed {
+            self.node.settle(&self.participant, Outcome::Aborted, None);
+        }
+    }
+}
+
+impl DataNode {
+    /// The transaction's writes as parts, and as table records of the log, by shard.
+    fn parts(&self, participant: &Participant) -> Result<Vec<(Part, Vec<TableWritesRecord>)>, Failure> {
+        let writes = participant.writes.lock();
+        let mut parts = Vec::new();
+        for (shard_id, shard_writes) in writes.shards() {
+            let shard = self.open_shard(shard_id)?;
+            let mut part = Part {
+                shard,
+                changes: Vec::new(),
+                new_tables: Vec::new(),
+            };
+            let mut tables = Vec::new();
+            for (_, table_writes) in shard_writes.tables() {
+                let table = &table_writes.table;
+                let known = part.shard.knows_table(table.digest);
+                if !known {
+                    part.new_tables.push(table.clone());
+                }
+                tables.push(TableWritesRecord {
+                    table_digest: table.digest,
+                    table_definition: (!known).then(|| table.encoded.clone()),
+                    rows: table_writes
+                        .rows
+                        .iter()
+                        .map(|(key, row)| RowRecord {
+                            key: key.clone(),
+                            row: row.clone(),
+                        })
+                        .collect(),
+                });
+                part.changes
+                    .extend(table_writes.rows.iter().map(|(key, row)| RowChange {
+                        table: table.descriptor.clone(),
+                        key: key.clone(),
+                        row: row.clone(),
+                    }));
+            }
+            parts.push((part, tables));
+        }
+        Ok(parts)
+    }
+
+    pub(super) fn check_frame_size(&self, records: &[WalRecord]) -> Result<(), Failure> {
+        let bytes: usize = records
+            .iter()
+            .map(|record| record.payload.len() + FRAME_SLACK_BYTES / 64)
+            .sum();
+        if bytes + FRAME_SLACK_BYTES > self.config.wal_max_frame_bytes as usize {
+            return Err(Failure::Sql(
+                SqlError::new(
+                    SqlState::PROGRAM_LIMIT_EXCEEDED,
+                    "transaction is too large to commit",
+                )
+                .with_detail(format!(
+                    "it writes {bytes} bytes; a data node logs at most {} at once",
+                    self.config.wal_max_frame_bytes
+                )),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Marks the transaction's writes: from here on readers that may have to see them wait.
+    pub(super) fn mark_in_doubt(&self, participant: &Arc<Participant>) {
+        let writes = participant.writes.lock();
+        for (shard, shard_writes) in writes.shards() {
+            if let Ok(shard) = self.open_shard(shard) {
+                shard.mark_in_doubt(participant, shard_writes);
+            }
+        }
+    }
+
+    /// Ends a transaction in memory: its outcome stands (durably, if it wrote anything).
+    pub(super) fn settle(
+        &self,
+        participant: &Arc<Participant>,
+        outcome: Outcome,
+        reply: Option<WrittenReply>,
+    ) {
+        {
+            let writes = participant.writes.lock();
+            for (shard, shard_writes) in writes.shards() {
+                if let Ok(shard) = self.open_shard(shard) {
+                    shard.clear_in_doubt(participant, shard_writes);
+                }
+            }
+        }
+        let id = participant.id();
+        self.prepared.lock().remove(&id);
+        // The outcome is known before the transaction is unknown: no request may take it for a new one.
+        self.outcomes.lock().record(id, outcome, reply);
+        self.transactions.lock().remove(&id);
+        participant.end(outcome);
+        self.locks.release(id, &participant.take_locks());
+    }
+
+    /// Applies parts in the log's callback. A failure here leaves the engine behind the log: the node stops, and
+    /// the next start replays.
+    fn apply_parts(
+        &self,
+        parts: &[Part],
+        commit_timestamp: Timestamp,
+        lsn: Lsn,
+        system_of: impl Fn(ShardId) -> Option<(bytes::Bytes, Option<bytes::Bytes>)>,
+    ) -> bool {
+        for part in parts {
+            let system: Vec<_> = system_of(part.shard.id).into_iter().collect();
+            let changes: &[RowChange] = if commit_timestamp == 0 { &[] } else { &part.changes };
+            if let Err(error) = part
+                .shard
+                .apply(changes, commit_timestamp, lsn, &part.new_tables, &system)
+            {
+                self.fail(format!(
+                    "shard {:#x} could not apply log position {lsn}: {error}",
+                    part.shard.id
+                ));
+                return false;
+            }
+        }
+        true
+    }
+
+    /// One-round commit of an active transaction. `reply` is what its statement answers (autocommit), or empty.
+    pub(super) async fn commit(
+        &self,
+        participant: &Arc<Participant>,
+        reply: WrittenReply,
+    ) -> Result<WrittenReply, Failure> {
+        if !participant.begin_commit().await {
+            return self.joined_commit(participant).await;
+        }
+        let unsettled = Unsettled::new(self, participant)?;
+        if participant.writes.lock().is_empty() {
+            let (node, participant) = unsettled.disarm();
+            node.settle(&participant, Outcome::Committed(0), kept(&reply));
+            return Ok(reply);
+        }
+        // Marked first, timestamp second: whoever holds a snapshot already will not have to see this commit.
+        self.mark_in_doubt(participant);
+        let commit_timestamp = self.timestamps.next().await?;
+        participant.set_commit_timestamp(commit_timestamp);
+        participant.wake();
+        let (parts, records): (Vec<_>, Vec<_>) = self
+            .parts(participant)?
+            .into_iter()
+            .map(|(part, tables)| {
+                let record = part.records(tables, |tables| {
+                    LogEntry::Commit(CommitRecord {
+                        transaction: participant.id(),
+                        commit_timestamp,
+                        tables,
+                        affected: reply.affected,
+                    })
+                });
+                (part, record)
+            })
+            .unzip();
+        self.check_frame_size(&records)?;
+        let reply = WrittenReply {
+            commit_timestamp,
+            ..reply
+        };
+        let kept_reply = kept(&reply);
+        let (node, participant) = unsettled.disarm();
+        self.log(
+            records,
+            Box::new(move |lsn| {
+                if node.apply_parts(&parts, commit_timestamp, lsn, |_| None) {
+                    node.settle(&participant, Outcome::Committed(commit_timestamp), kept_reply);
+                }
+            }),
+        )
+        .await?;
+        Ok(reply)
+    }
+
+    /// The answer of a commit that another request is carrying out, or has.
+    async fn joined_commit(&self, participant: &Participant) -> Result<WrittenReply, Failure> {
+        if participant.phase() == Phase::Prepared {
+            return Err(Failure::Sql(SqlError::internal(
+                "a prepared transaction cannot commit in one round",
+            )));
+        }
+        self.or_failed(participant.ended()).await?;
+        self.finished_reply(participant.id())
+            .unwrap_or(Err(Failure::UnknownTransaction(participant.id())))
+    }
+
+    /// The answer to a repeated commit (or autocommit statement) of a transaction that has ended, if remembered.
+    pub(super) fn finished_reply(&self, transaction: TransactionId) -> Option<Result<WrittenReply, Failure>> {
+        let outcomes = self.outcomes.lock();
+        match outcomes.get(transaction)? {
+            Outcome::Aborted => Some(Err(Failure::UnknownTransaction(transaction))),
+            Outcome::Committed(commit_timestamp) => {
+                let reply = outcomes.detail(transaction).unwrap_or(WrittenReply {
+                    commit_timestamp,
+                    ..WrittenReply::default()
+                });
+                Some(Ok(reply))
+            }
+        }
+    }
+
+    /// Rolls an active transaction back. `false`: it is not active any more.
+    pub(super) async fn roll_back(&self, participant: &Arc<Participant>) -> bool {
+        if !participant.begin_abort().await {
+            return false;
+        }
+        self.settle(participant, Outcome::Aborted, None);
+        true
+    }
+
+    /// See [`CommitLocal`].
+    pub(super) async fn commit_local(&self, request: CommitLocal) -> Result<WrittenReply, Failure> {
+        let Some(participant) = self.participant(request.transaction) else {
+            return self
+                .finished_reply(request.transaction)
+                .unwrap_or(Err(Failure::UnknownTransaction(request.transaction)));
+        };
+        self.check_complete(&participant, &request.shards, request.last_sequence)
+            .await?;
+        self.commit(&participant, WrittenReply::default()).await
+    }
+
+    /// Refuses to commit what is not all here: a shard that moved, or statements lost in a restart.
+    async fn check_complete(
+        &self,
+        participant: &Arc<Participant>,
+        shards: &[ShardRef],
+        last_sequence: u32,
+    ) -> Result<(), Failure> {
+        for shard in shards {
+            self.served_shard(shard)?;
+        }
+        if participant.phase() == Phase::Active && participant.last_sequence() < last_sequence {
+            self.roll_back(participant).await;
+            return Err(Failure::UnknownTransaction(participant.id()));
+        }
+        Ok(())
+    }
+
+    /// See [`Prepare`].
+    pub(super) async fn prepare(&self, request: Prepare) -> Result<(), Failure> {
+        let unknown = Failure::UnknownTransaction(request.transaction);
+        let Some(participant) = self.participant(request.transaction) else {
+            return match self.outcomes.lock().get(request.transaction) {
+                Some(Outcome::Committed(_)) => Ok(()),
+                Some(Outcome::Aborted) | None => Err(unknown),
+            };
+        };
+        self.check_complete(&participant, &request.shards, request.last_sequence)
+            .await?;
+        let participation = Participation {
+            anchor: request.anchor,
+            participants: request.participants.clone(),
+        };
+        if !participant.begin_prepare(participation).await {
+            return match self.or_failed(participant.prepare_written()).await? {
+                Phase::Prepared | Phase::Deciding | Phase::Ended(Outcome::Committed(_)) => Ok(()),
+                _ => Err(unknown),
+            };
+        }
+        let unsettled = Unsettled::new(self, &participant)?;
+        let is_anchor = request.shards.iter().any(|shard| shard.shard == request.anchor);
+        if participant.writes.lock().is_empty() && !is_anchor {
+            // Nothing to decide here: it read and locked only.
+            let (node, participant) = unsettled.disarm();
+            node.settle(&participant, Outcome::Committed(0), None);
+            return Ok(());
+        }
+        self.mark_in_doubt(&participant);
+        let mut records = Vec::new();
+        for (part, tables) in self.parts(&participant)? {
+            records.push(part.records(tables, |tables| {
+                LogEntry::Prepare(PrepareRecord {
+                    transaction: request.transaction,
+                    anchor: request.anchor,
+                    participants: request.participants.clone(),
+                    tables,
+                })
+            }));
+        }
+        if is_anchor && !records.iter().any(|record| record.shard == request.anchor) {
+            let entry = PrepareRecord {
+                transaction: request.transaction,
+                anchor: request.anchor,
+                participants: request.participants.clone(),
+                tables: Vec::new(),
+            };
+            records.push(wal_record(
+                &*self.open_shard(request.anchor)?,
+                LogEntry::Prepare(entry),
+            ));
+        }
+        self.check_frame_size(&records)?;
+        let (node, participant) = unsettled.disarm();
+        self.log(
+            records,
+            Box::new(move |lsn| {
+                node.prepared.lock().insert(participant.id(), lsn);
+                participant.prepared();
+            }),
+        )
+        .await
+    }
+
+    /// See [`Decide`].
+    pub(super) async fn decide(&self, request: Decide) -> Result<(), Failure> {
+        self.served_shard(&request.anchor)?;
+        let unknown = Failure::UnknownTransaction(request.transaction);
+        let wanted = outcome_at(request.commit_timestamp);
+        let Some(participant) = self.participant(request.transaction) else {
+            return match (self.known_outcome(request.transaction), wanted) {
+                (Some(known), _) if known == wanted => Ok(()),
+                (None, Outcome::Aborted) => {
+                    // It was never prepared here; nothing that is still under way may prepare it.
+                    self.outcomes.lock().record_abandoned(request.transaction);
+                    Ok(())
+                }
+                _ => Err(unknown),
+            };
+        };
+        loop {
+            match participant.phase() {
+                Phase::Prepared if participant.begin_decide() => {
+                    return self.write_outcome(&participant, wanted).await;
+                }
+                Phase::Prepared => {}
+                Phase::Preparing => {
+                    self.or_failed(participant.prepare_written()).await?;
+                }
+                Phase::Active if wanted == Outcome::Aborted => {
+                    self.roll_back(&participant).await;
+                }
+                Phase::Active => return Err(unknown),
+                Phase::Committing | Phase::Deciding | Phase::Ended(_) => {
+                    let ended = self.or_failed(participant.ended()).await?;
+                    return if ended == wanted { Ok(()) } else { Err(unknown) };
+                }
+            }
+        }
+    }
+
+    /// See [`Finish`].
+    pub(super) async fn finish(&self, request: Finish) -> Result<(), Failure> {
+        for shard in &request.shards {
+            self.served_shard(shard)?;
+        }
+        if let Some(participant) = self.participant(request.transaction) {
+            self.finish_participant(&participant, outcome_at(request.commit_timestamp))
+                .await?;
+        }
+        if request.forget_decision {
+            self.forget_later(request.transaction);
+        }
+        Ok(())
+    }
+
+    /// Carries out an outcome that was decided elsewhere (or, for what is not prepared yet, rolls back).
+    pub(super) async fn finish_participant(
+        &self,
+        participant: &Arc<Participant>,
+        outcome: Outcome,
+    ) -> Result<(), Failure> {
+        loop {
+            match participant.phase() {
+                Phase::Prepared if participant.begin_decide() => {
+                    return self.write_outcome(participant, outcome).await;
+                }
+                Phase::Prepared => {}
+                Phase::Preparing => {
+                    self.or_failed(participant.prepare_written()).await?;
+                }
+                Phase::Active if outcome == Outcome::Aborted => {
+                    self.roll_back(participant).await;
+                }
+                Phase::Active => {
+                    return Err(Failure::Sql(SqlError::internal(format!(
+                        "transaction {} was to finish a commit that it never prepared",
+                        participant.id()
+                    ))));
+                }
+                Phase::Committing | Phase::Deciding | Phase::Ended(_) => {
+                    let ended = self.or_failed(participant.ended()).await?;
+                    if ended != outcome {
+                        tracing::error!(
+                            transaction = participant.id(),
+                            ?ended,
+                            ?outcome,
+                            "a transaction was to finish otherwise than it had ended",
+                        );
+                        return Err(Failure::Sql(SqlError::internal(format!(
+                            "transaction {} has ended otherwise",
+                            participant.id()
+                        ))));
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Logs and applies the outcome of a transaction that this request moved to `Deciding`. On the anchor's node
+    /// this is the decision itself.
+    pub(super) async fn write_outcome(
+        &self,
+        participant: &Arc<Participant>,
+        outcome: Outcome,
+    ) -> Result<(), Failure> {
+        let transaction = participant.id();
+        let commit_timestamp = timestamp_of(outcome);
+        let participation = participant.participation();
+        let anchor = self.open_shard(participation.anchor).ok();
+        if commit_timestamp != 0 {
+            participant.set_commit_timestamp(commit_timestamp);
+            participant.wake();
+        }
+        let mut parts: Vec<Part> = self
+            .parts(participant)?
+            .into_iter()
+            .map(|(part, _)| part)
+            .collect();
+        if let Some(anchor) = &anchor
+            && !parts.iter().any(|part| part.shard.id == anchor.id)
+        {
+            parts.push(Part {
+                shard: anchor.clone(),
+                changes: Vec::new(),
+                new_tables: Vec::new(),
+            });
+        }
+        if planted("commit-one-shard") && anchor.is_none() && commit_timestamp != 0 {
+            parts.retain(|part| part.shard.id % 2 == 0);
+        }
+        let records = parts
+            .iter()
+            .map(|part| {
+                let decision = part.shard.id == participation.anchor;
+                let participants = if decision {
+                    participation.participants.clone()
+                } else {
+                    Vec::new()
+                };
+                let record = OutcomeRecord {
+                    transaction,
+                    commit_timestamp,
+                    decision,
+                    participants,
+                };
+                wal_record(&part.shard, LogEntry::Outcome(record))
+            })
+            .collect::<Vec<_>>();
+        let (node, participant) = (self.shared()?, participant.clone());
+        let apply = move |lsn| {
+            let kept = DecisionValue {
+                commit_timestamp,
+                participants: participation.participants.clone(),
+            };
+            let decision = |shard| {
+                (shard == participation.anchor)
+                    .then(|| (decision_key(transaction), Some(kept.encode_to_vec().into())))
+            };
+            if node.apply_parts(&parts, commit_timestamp, lsn, decision) {
+                if anchor.is_some() {
+                    node.keep_decision(
+                        transaction,
+                        KeptDecision::new(&participation, commit_timestamp, &node),
+                    );
+                }
+                node.settle(&participant, outcome, None);
+            }
+        };
+        if records.is_empty() {
+            // Nothing of it is here (a planted bug may have seen to that).
+            apply(0);
+            return Ok(());
+        }
+        self.log(records, Box::new(apply)).await
+    }
+}
+
+/// The outcome that a message's commit timestamp stands for.
+pub(super) fn outcome_at(commit_timestamp: Timestamp) -> Outcome {
+    if commit_timestamp == 0 {
+        Outcome::Aborted
+    } else {
+        Outcome::Committed(commit_timestamp)
+    }
+}
+
+/// The reverse of [`outcome_at`].
+pub(super) fn timestamp_of(outcome: Outcome) -> Timestamp {
+    match outcome {
+        Outcome::Committed(commit_timestamp) => commit_timestamp,
+        Outcome::Aborted => 0,
+    }
+}
+
+/// What to remember for a repeated request: all of the reply if it is small.
+fn kept(reply: &WrittenReply) -> Option<WrittenReply> {
+    let bytes: usize = reply.returned.iter().map(bytes::Bytes::len).sum();
+    (bytes <= KEPT_REPLY_BYTES && reply.skipped.len() * 4 <= KEPT_REPLY_BYTES).then(|| reply.clone())
+}

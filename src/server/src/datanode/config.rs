@@ -1,0 +1,67 @@
+//! What can be tuned on a Data Node.
+
+use std::time::Duration;
+
+/// Settings of one Data Node. Sizes are bytes.
+#[derive(Clone, Debug)]
+pub struct DataNodeConfig {
+    /// The node's name in the cluster.
+    pub name: String,
+    /// A lock wait without `lock_timeout` that is longer is taken for a deadlock across nodes.
+    pub deadlock_timeout: Duration,
+    /// A transaction whose Coordinator was silent for so long is rolled back.
+    pub abandon_after: Duration,
+    /// A reader held up by a prepared transaction for so long asks the anchor about it.
+    pub in_doubt_patience: Duration,
+    /// How long old row versions stay readable.
+    pub history_retention: Duration,
+    /// Between two rounds of collecting old row versions.
+    pub garbage_interval: Duration,
+    /// Rows looked at in one step of a round; others get the processor in between.
+    pub garbage_step_rows: usize,
+    /// Between two looks at whether a checkpoint is due.
+    pub checkpoint_poll: Duration,
+    /// Log bytes that make a checkpoint due.
+    pub checkpoint_wal_bytes: u64,
+    /// A checkpoint is due after so long in any case.
+    pub checkpoint_interval: Duration,
+    /// Size of a log segment.
+    pub wal_segment_bytes: u64,
+    /// The largest log frame, so the largest transaction on this node.
+    pub wal_max_frame_bytes: u32,
+    /// Uncommitted writes that one transaction may hold on this node.
+    pub transaction_memory_bytes: usize,
+    /// The largest batch of a scan, whatever is asked for.
+    pub scan_batch_bytes: usize,
+    /// Rows that one scan request visits before it answers, so that no request runs for ever.
+    pub scan_batch_visits: usize,
+    /// Decoded programs that are kept.
+    pub program_cache_entries: usize,
+    /// Ended transactions that are remembered.
+    pub outcomes_kept: usize,
+}
+
+impl DataNodeConfig {
+    /// The defaults, for a node called `name`.
+    pub fn new(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            deadlock_timeout: Duration::from_secs(10),
+            abandon_after: Duration::from_secs(5),
+            in_doubt_patience: Duration::from_secs(1),
+            history_retention: Duration::from_secs(300),
+            garbage_interval: Duration::from_secs(10),
+            garbage_step_rows: 1_000,
+            checkpoint_poll: Duration::from_secs(1),
+            checkpoint_wal_bytes: 64 << 20,
+            checkpoint_interval: Duration::from_secs(180),
+            wal_segment_bytes: 16 << 20,
+            wal_max_frame_bytes: 512 << 20,
+            transaction_memory_bytes: 2 << 30,
+            scan_batch_bytes: 256 << 10,
+            scan_batch_visits: 100_000,
+            program_cache_entries: 4_096,
+            outcomes_kept: 65_536,
+        }
+    }
+}

@@ -1,0 +1,380 @@
+//! Who committed: the anchor's memory of decisions, and how participants learn them.
+//!
+//! Presumed abort: an anchor that has no trace of a transaction answers "aborted", after making sure (durably)
+//! that it can never prepare it. Commit decisions are kept until every participant has finished.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use neorunbase_protocol::message::{
+    Decision, DecisionReply, Finish, QueryDecision, Request, RequestBody, ResponseBody, ShardId, Timestamp,
+    TransactionId,
+};
+use neorunbase_txn::transaction::Participation;
+use neorunbase_txn::{Outcome, Phase};
+use neorunbase_world::MonotonicTime;
+use neorunbase_world::clock::timeout;
+
+use super::commit::{outcome_at, wal_record};
+use super::failure::Failure;
+use super::log_record::{DecisionValue, ForgetRecord, LogEntry, OutcomeRecord};
+use super::shard::decision_key;
+use super::{DataNode, Participant};
+use prost::Message;
+
+/// How long one question to another node may take.
+const CALL_DEADLINE: Duration = Duration::from_secs(2);
+/// How long a question waits for an outcome that is being written.
+const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
+/// A commit decision that its Coordinator has not closed for so long is closed by the anchor.
+const CLOSE_AFTER: Duration = Duration::from_secs(10);
+/// An abort is presumed anyway; its record only guards against messages that are late by less than this.
+const ABORT_KEPT_FOR: Duration = Duration::from_secs(600);
+
+/// A decision of an anchor shard on this node.
+#[derive(Clone, Debug)]
+pub(super) struct KeptDecision {
+    /// The anchor.
+    pub anchor: ShardId,
+    /// When it committed; 0: it aborted.
+    pub commit_timestamp: Timestamp,
+    /// Who has to learn it.
+    pub participants: Vec<ShardId>,
+    /// Since when it is kept (or was last tried to be closed).
+    pub since: MonotonicTime,
+}
+
+impl KeptDecision {
+    pub(super) fn new(participation: &Participation, commit_timestamp: Timestamp, node: &DataNode) -> Self {
+        Self {
+            anchor: participation.anchor,
+            commit_timestamp,
+            participants: participation.participants.clone(),
+            since: node.world.clock.monotonic(),
+        }
+    }
+}
+
+fn reply(outcome: Outcome) -> DecisionReply {
+    match outcome {
+        Outcome::Committed(commit_timestamp) => DecisionReply {
+            decision: Decision::Committed.into(),
+            commit_timestamp,
+        },
+        Outcome::Aborted => DecisionReply {
+            decision: Decision::Aborted.into(),
+            commit_timestamp: 0,
+        },
+    }
+}
+
+fn undecided(decision: Decision) -> DecisionReply {
+    DecisionReply {
+        decision: decision.into(),
+        commit_timestamp: 0,
+    }
+}
+
+impl DataNode {
+    pub(super) fn keep_decision(&self, transaction: TransactionId, decision: KeptDecision) {
+        self.decisions.lock().insert(transaction, decision);
+    }
+
+    /// How a transaction that this node does not hold any more has ended.
+    pub(super) fn known_outcome(&self, transaction: TransactionId) -> Option<Outcome> {
+        if let Some(decision) = self.decisions.lock().get(&transaction) {
+            return Some(outcome_at(decision.commit_timestamp));
+        }
+        self.outcomes.lock().get(transaction)
+    }
+
+    /// All participants have finished: the decision goes with the next sweep.
+    pub(super) fn forget_later(&self, transaction: TransactionId) {
+        if let Some(decision) = self.decisions.lock().remove(&transaction) {
+            self.forgettable.lock().push((decision.anchor, transaction));
+        }
+    }
+
+    pub(super) fn is_abandoned(&self, participant: &Participant) -> bool {
+        let silence = self.world.clock.monotonic().since(participant.last_heard());
+        silence > self.config.abandon_after
+    }
+
+    /// See [`QueryDecision`].
+    pub(super) async fn query_decision(&self, request: QueryDecision) -> Result<DecisionReply, Failure> {
+        self.served_shard(&request.anchor)?;
+        self.decision_of(
+            request.transaction,
+            request.anchor.shard,
+            request.abort_if_abandoned,
+        )
+        .await
+    }
+
+    async fn decision_of(
+        &self,
+        transaction: TransactionId,
+        anchor: ShardId,
+        abort_if_abandoned: bool,
+    ) -> Result<DecisionReply, Failure> {
+        let Some(participant) = self.participant(transaction) else {
+            return match self.known_outcome(transaction) {
+                Some(outcome) => Ok(reply(outcome)),
+                None if abort_if_abandoned => self.presume_abort(transaction, anchor).await,
+                None => Ok(undecided(Decision::Unknown)),
+            };
+        };
+        match participant.phase() {
+            Phase::Active if abort_if_abandoned && self.is_abandoned(&participant) => {
+                if self.abandon(&participant).await {
+                    return self.presume_abort(transaction, anchor).await;
+                }
+                Ok(undecided(Decision::Pending))
+            }
+            Phase::Prepared
+                if abort_if_abandoned
+                    && self.is_abandoned(&participant)
+                    && participant.participation().anchor == anchor
+                    && participant.begin_decide() =>
+            {
+                self.write_outcome(&participant, Outcome::Aborted).await?;
+                Ok(reply(Outcome::Aborted))
+            }
+            Phase::Active | Phase::Preparing | Phase::Prepared => Ok(undecided(Decision::Pending)),
+            Phase::Committing | Phase::Deciding | Phase::Ended(_) => {
+                let ended = self.or_failed(participant.ended());
+                match timeout(&*self.world.clock, OUTCOME_PATIENCE, ended).await {
+                    Ok(ended) => Ok(reply(ended?)),
+                    Err(_) => Ok(undecided(Decision::Pending)),
+                }
+            }
+        }
+    }
+
+    /// Makes sure that a transaction without a trace here stays without one, and reports it aborted.
+    async fn presume_abort(
+        &self,
+        transaction: TransactionId,
+        anchor: ShardId,
+    ) -> Result<DecisionReply, Failure> {
+        {
+            let transactions = self.transactions.lock();
+            if transactions.contains_key(&transaction) {
+                return Ok(undecided(Decision::Pending)); // it has just begun
+            }
+            self.outcomes.lock().record_abandoned(transaction);
+        }
+        let shard = self.open_shard(anchor)?;
+        let record = OutcomeRecord {
+            transaction,
+            commit_timestamp: 0,
+            decision: true,
+            participants: Vec::new(),
+        };
+        let records = vec![wal_record(&shard, LogEntry::Outcome(record))];
+        let node = self.shared()?;
+        let apply = move |lsn| {
+            let value = DecisionValue::default().encode_to_vec().into();
+            let system = [(decision_key(transaction), Some(value))];
+            match shard.apply(&[], 0, lsn, &[], &system) {
+                Ok(()) => {
+                    let participation = Participation {
+                        anchor,
+                        participants: Vec::new(),
+                    };
+                    node.keep_decision(transaction, KeptDecision::new(&participation, 0, &node));
+                }
+                Err(error) => node.fail(format!(
+                    "shard {anchor:#x} could not apply log position {lsn}: {error}"
+                )),
+            }
+        };
+        self.log(records, Box::new(apply)).await?;
+        Ok(reply(Outcome::Aborted))
+    }
+
+    /// Rolls back an active transaction whose Coordinator went silent. `false`: it has left Active meanwhile.
+    pub(super) async fn abandon(&self, participant: &Arc<Participant>) -> bool {
+        if !participant.begin_abort().await {
+            return false;
+        }
+        self.outcomes.lock().record_abandoned(participant.id());
+        self.settle(participant, Outcome::Aborted, None);
+        true
+    }
+
+    /// Asks the anchor what became of a prepared transaction, and finishes it if that is known.
+    pub(super) async fn resolve(&self, participant: &Arc<Participant>) -> Result<(), Failure> {
+        if participant.phase() != Phase::Prepared {
+            return Ok(());
+        }
+        let (transaction, anchor) = (participant.id(), participant.participation().anchor);
+        let is_local = self
+            .open_shard(anchor)
+            .is_ok_and(|shard| shard.serving().is_some());
+        let decision = if is_local {
+            self.decision_of(transaction, anchor, true).await?
+        } else {
+            let Some((channel, anchor)) = self.peers.channel_for_shard(anchor).await else {
+                return Ok(());
+            };
+            let question = QueryDecision {
+                transaction,
+                anchor,
+                abort_if_abandoned: true,
+            };
+            let call = channel.call(Request {
+                body: Some(RequestBody::QueryDecision(question)),
+            });
+            match timeout(&*self.world.clock, CALL_DEADLINE, call).await {
+                Ok(Ok(response)) => match response.body {
+                    Some(ResponseBody::Decision(decision)) => decision,
+                    _ => return Ok(()),
+                },
+                Ok(Err(_)) | Err(_) => return Ok(()),
+            }
+        };
+        match Decision::try_from(decision.decision) {
+            Ok(Decision::Committed) if decision.commit_timestamp != 0 => {
+                self.finish_participant(participant, Outcome::Committed(decision.commit_timestamp))
+                    .await
+            }
+            Ok(Decision::Aborted) => self.finish_participant(participant, Outcome::Aborted).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// One round of looking after transactions that nobody else looks after.
+    pub(super) async fn sweep(&self) {
+        let silent: Vec<_> = {
+            let transactions = self.transactions.lock();
+            transactions
+                .values()
+                .filter(|participant| self.is_abandoned(participant))
+                .cloned()
+                .collect()
+        };
+        for participant in silent {
+            match participant.phase() {
+                Phase::Active => {
+                    tracing::info!(
+                        transaction = participant.id(),
+                        "rolling back an abandoned transaction"
+                    );
+                    self.abandon(&participant).await;
+                }
+                Phase::Prepared => self.resolve_quietly(&participant).await,
+                _ => {}
+            }
+        }
+        self.close_decisions().await;
+        if let Err(failure) = self.forget_decisions().await {
+            tracing::warn!(?failure, "cannot forget decisions now");
+        }
+    }
+
+    /// As [`resolve`](Self::resolve), for callers who will come back later.
+    pub(super) async fn resolve_quietly(&self, participant: &Arc<Participant>) {
+        if let Err(failure) = self.resolve(participant).await {
+            tracing::warn!(
+                transaction = participant.id(),
+                ?failure,
+                "cannot resolve a prepared transaction yet"
+            );
+        }
+    }
+
+    /// Tells participants of old commit decisions (their Coordinator may be dead), so that those can be forgotten.
+    async fn close_decisions(&self) {
+        let now = self.world.clock.monotonic();
+        let mut due = Vec::new();
+        for (transaction, decision) in self.decisions.lock().iter_mut() {
+            let limit = if decision.commit_timestamp == 0 {
+                ABORT_KEPT_FOR
+            } else {
+                CLOSE_AFTER
+            };
+            if now.since(decision.since) > limit {
+                decision.since = now;
+                due.push((*transaction, decision.clone()));
+            }
+        }
+        for (transaction, decision) in due {
+            if decision.commit_timestamp == 0 || self.tell_participants(transaction, &decision).await {
+                self.forget_later(transaction);
+            }
+        }
+    }
+
+    async fn tell_participants(&self, transaction: TransactionId, decision: &KeptDecision) -> bool {
+        for shard in &decision.participants {
+            if self
+                .open_shard(*shard)
+                .is_ok_and(|shard| shard.serving().is_some())
+            {
+                continue; // finished with the decision itself
+            }
+            let Some((channel, shard)) = self.peers.channel_for_shard(*shard).await else {
+                return false;
+            };
+            let finish = Finish {
+                transaction,
+                shards: vec![shard],
+                commit_timestamp: decision.commit_timestamp,
+                forget_decision: false,
+            };
+            let call = channel.call(Request {
+                body: Some(RequestBody::Finish(finish)),
+            });
+            match timeout(&*self.world.clock, CALL_DEADLINE, call).await {
+                Ok(Ok(response)) if matches!(response.body, Some(ResponseBody::Done(_))) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// Deletes decisions that nobody needs any more, all in one log frame.
+    async fn forget_decisions(&self) -> Result<(), Failure> {
+        let mut forgettable = std::mem::take(&mut *self.forgettable.lock());
+        forgettable.sort_unstable();
+        let mut parts = Vec::new();
+        for same_shard in forgettable.chunk_by(|left, right| left.0 == right.0) {
+            let Ok(shard) = self.open_shard(same_shard[0].0) else {
+                continue;
+            };
+            let transactions: Vec<_> = same_shard.iter().map(|(_, transaction)| *transaction).collect();
+            parts.push((shard, transactions));
+        }
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let records = parts
+            .iter()
+            .map(|(shard, transactions)| {
+                wal_record(
+                    shard,
+                    LogEntry::Forget(ForgetRecord {
+                        transactions: transactions.clone(),
+                    }),
+                )
+            })
+            .collect();
+        let node = self.shared()?;
+        let apply = move |lsn| {
+            for (shard, transactions) in &parts {
+                let system: Vec<_> = transactions
+                    .iter()
+                    .map(|transaction| (decision_key(*transaction), None))
+                    .collect();
+                if let Err(error) = shard.apply(&[], 0, lsn, &[], &system) {
+                    node.fail(format!(
+                        "shard {:#x} could not apply log position {lsn}: {error}",
+                        shard.id
+                    ));
+                }
+            }
+        };
+        self.log(records, Box::new(apply)).await
+    }
+}

@@ -1,0 +1,128 @@
+//! Why a request failed, and how that travels.
+
+use neorunbase_protocol::message::{ErrorKind, ErrorReply, Response, ResponseBody, ShardId, TransactionId};
+use neorunbase_storage::StorageError;
+use neorunbase_txn::{LockError, TimestampError};
+use neorunbase_types::{SqlError, SqlState};
+
+/// A request's failure.
+#[derive(Debug)]
+pub enum Failure {
+    /// For the client.
+    Sql(Box<SqlError>),
+    /// The sender should read the shard map again.
+    StaleEpoch {
+        /// The shard asked for.
+        shard: ShardId,
+        /// The epoch under which this node serves it, if it does.
+        serving: Option<u64>,
+    },
+    /// The transaction's state is not (or no longer) here.
+    UnknownTransaction(TransactionId),
+    /// The answer to a request that already ran to its end, found when it was sent again.
+    NotLeader,
+}
+
+impl Failure {
+    /// As an answer.
+    pub fn into_response(self) -> Response {
+        let reply = match self {
+            Self::Sql(error) => ErrorReply {
+                kind: ErrorKind::Sql.into(),
+                sql_state: error.state.0.to_owned(),
+                message: error.message,
+                detail: error.detail.unwrap_or_default(),
+                hint: error.hint.unwrap_or_default(),
+            },
+            Self::StaleEpoch { shard, serving } => ErrorReply {
+                kind: ErrorKind::StaleEpoch.into(),
+                sql_state: SqlState::SERIALIZATION_FAILURE.0.to_owned(),
+                message: match serving {
+                    Some(epoch) => format!("shard {shard:#x} is served under epoch {epoch}"),
+                    None => format!("shard {shard:#x} is not served here"),
+                },
+                ..ErrorReply::default()
+            },
+            Self::UnknownTransaction(transaction) => ErrorReply {
+                kind: ErrorKind::UnknownTransaction.into(),
+                sql_state: SqlState::SERIALIZATION_FAILURE.0.to_owned(),
+                message: "could not serialize access: the transaction was rolled back on a data node"
+                    .to_owned(),
+                detail: format!("transaction {transaction} is not known there any more"),
+                ..ErrorReply::default()
+            },
+            Self::NotLeader => ErrorReply {
+                kind: ErrorKind::NotLeader.into(),
+                sql_state: SqlState::INTERNAL_ERROR.0.to_owned(),
+                message: "data nodes do not answer this request".to_owned(),
+                ..ErrorReply::default()
+            },
+        };
+        Response {
+            body: Some(ResponseBody::Error(reply)),
+        }
+    }
+}
+
+impl From<Box<SqlError>> for Failure {
+    fn from(error: Box<SqlError>) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StorageError> for Failure {
+    fn from(error: StorageError) -> Self {
+        match error {
+            // Statements that were planned before a DROP or TRUNCATE; a retry plans anew.
+            StorageError::UnknownStorage(storage) => Self::Sql(
+                SqlError::new(
+                    SqlState::SERIALIZATION_FAILURE,
+                    "could not serialize access due to concurrent change of the table",
+                )
+                .with_detail(format!("storage {storage} does not exist in the shard")),
+            ),
+            other => Self::Sql(other.into()),
+        }
+    }
+}
+
+impl From<TimestampError> for Failure {
+    fn from(error: TimestampError) -> Self {
+        Self::Sql(SqlError::new(SqlState::CANNOT_CONNECT_NOW, error.to_string()))
+    }
+}
+
+/// `40001` of a row that changed after the snapshot.
+pub fn concurrent_update() -> Failure {
+    Failure::Sql(SqlError::new(
+        SqlState::SERIALIZATION_FAILURE,
+        "could not serialize access due to concurrent update",
+    ))
+}
+
+/// The error of a lock that was not obtained. `timeout_is_limit`: the wait was cut by `lock_timeout`.
+pub fn lock_failure(
+    error: LockError,
+    table_name: Option<&str>,
+    timeout_is_limit: bool,
+    owner: TransactionId,
+) -> Failure {
+    let error = match error {
+        LockError::NotAvailable => {
+            let message = match table_name {
+                Some(table) => format!("could not obtain lock on row in relation \"{table}\""),
+                None => "could not obtain lock on row".to_owned(),
+            };
+            SqlError::new(SqlState::LOCK_NOT_AVAILABLE, message)
+        }
+        LockError::TimedOut if timeout_is_limit => SqlError::new(
+            SqlState::LOCK_NOT_AVAILABLE,
+            "canceling statement due to lock timeout",
+        ),
+        LockError::TimedOut => SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected")
+            .with_detail("a row lock was waited for longer than the deadlock timeout"),
+        LockError::Deadlock => SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected"),
+        LockError::Cancelled => return Failure::UnknownTransaction(owner),
+    };
+    Failure::Sql(error)
+}

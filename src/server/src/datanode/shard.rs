@@ -1,0 +1,304 @@
+//! One shard of this node: its store, the epoch it is served under, and the writes that readers must wait for.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use neorunbase_protocol::message::{ShardId, StorageId, Timestamp, TransactionId};
+use neorunbase_storage::StorageError;
+use neorunbase_storage::descriptor::{IndexDescriptor, TableDescriptor};
+use neorunbase_storage::shard::{RowChange, ShardStore};
+use neorunbase_storage::wal::Lsn;
+use neorunbase_txn::Phase;
+use neorunbase_txn::write_set::ShardWrites;
+use parking_lot::{Mutex, RwLock};
+
+use super::Participant;
+use super::table::StoredTable;
+
+const TABLE_PREFIX: &[u8] = b"table/";
+/// System keys of the anchor's decisions: this, then the transaction in eight bytes.
+pub const DECISION_PREFIX: &[u8] = b"decision/";
+
+/// Where the engine of a shard lives.
+pub fn engine_path(shard: ShardId) -> String {
+    format!("shards/{shard:016x}")
+}
+
+/// The system key of a decision.
+pub fn decision_key(transaction: TransactionId) -> Bytes {
+    [DECISION_PREFIX, &transaction.to_be_bytes()].concat().into()
+}
+
+fn table_key(digest: u64) -> Bytes {
+    [TABLE_PREFIX, &digest.to_be_bytes()].concat().into()
+}
+
+/// A shard.
+pub struct Shard {
+    /// Its id.
+    pub id: ShardId,
+    /// Its rows.
+    pub store: ShardStore,
+    epoch: AtomicU64,
+    serving: AtomicBool,
+    /// Held shared while a read takes its view, exclusively while a commit is applied: a read of several keys sees
+    /// all of a commit or nothing. Never held across an await.
+    pub visibility: RwLock<()>,
+    in_doubt: Mutex<InDoubt>,
+    /// Length of `in_doubt`: nearly always zero, and then reads need not take its lock.
+    in_doubt_keys: AtomicUsize,
+    tables: RwLock<Tables>,
+    /// Why the shard must not be used (damaged log or files).
+    pub damage: Mutex<Option<String>>,
+}
+
+#[derive(Default)]
+struct InDoubt {
+    storages: BTreeMap<StorageId, BTreeMap<Bytes, Arc<Participant>>>,
+    keys: usize,
+}
+
+#[derive(Default)]
+struct Tables {
+    /// Descriptors that the shard's system keyspace holds.
+    stored: BTreeMap<u64, Arc<StoredTable>>,
+    /// The newest descriptor of each index.
+    indexes: BTreeMap<StorageId, IndexDescriptor>,
+}
+
+impl Tables {
+    fn learn_indexes(&mut self, table: &TableDescriptor) {
+        for index in &table.indexes {
+            self.indexes.entry(index.storage).or_insert_with(|| index.clone());
+        }
+    }
+}
+
+impl Shard {
+    /// A shard over an open store, not yet served; `epoch` is the highest it was served under.
+    ///
+    /// # Errors
+    /// If what the store holds about tables cannot be read.
+    pub fn new(id: ShardId, store: ShardStore, epoch: u64) -> Result<Self, StorageError> {
+        let mut tables = Tables::default();
+        for (key, value) in store.system_scan(TABLE_PREFIX)? {
+            let digest = key
+                .get(TABLE_PREFIX.len()..)
+                .and_then(|digest| digest.try_into().ok())
+                .map(u64::from_be_bytes)
+                .ok_or(StorageError::Malformed { what: "system key" })?;
+            let table = StoredTable::decode(digest, value).map_err(|_| StorageError::Malformed {
+                what: "table descriptor",
+            })?;
+            tables.learn_indexes(&table.descriptor);
+            tables.stored.insert(digest, Arc::new(table));
+        }
+        Ok(Self {
+            id,
+            store,
+            epoch: AtomicU64::new(epoch),
+            serving: AtomicBool::new(false),
+            visibility: RwLock::new(()),
+            in_doubt: Mutex::new(InDoubt::default()),
+            in_doubt_keys: AtomicUsize::new(0),
+            tables: RwLock::new(tables),
+            damage: Mutex::new(None),
+        })
+    }
+
+    /// The highest epoch under which this node has served the shard.
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    /// The epoch under which the shard is served now.
+    pub fn serving(&self) -> Option<u64> {
+        self.serving.load(Ordering::SeqCst).then(|| self.epoch())
+    }
+
+    /// Begins to serve under `epoch`, which is not below the current one and already durable.
+    pub fn serve(&self, epoch: u64) {
+        self.epoch.fetch_max(epoch, Ordering::SeqCst);
+        self.serving.store(true, Ordering::SeqCst);
+    }
+
+    /// Serves no more.
+    pub fn stop(&self) {
+        self.serving.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether a log record must carry the table's descriptor.
+    pub fn knows_table(&self, digest: u64) -> bool {
+        self.tables.read().stored.contains_key(&digest)
+    }
+
+    /// A descriptor that the shard has stored.
+    pub fn stored_table(&self, digest: u64) -> Option<Arc<StoredTable>> {
+        self.tables.read().stored.get(&digest).cloned()
+    }
+
+    /// The index with this storage, if any table of the shard was ever seen to have it.
+    pub fn index(&self, storage: StorageId) -> Option<IndexDescriptor> {
+        self.tables.read().indexes.get(&storage).cloned()
+    }
+
+    /// Remembers a table's indexes before anything of it is in the log.
+    pub fn see_table(&self, table: &TableDescriptor) {
+        let known = {
+            let tables = self.tables.read();
+            table
+                .indexes
+                .iter()
+                .all(|index| tables.indexes.contains_key(&index.storage))
+        };
+        if !known {
+            self.tables.write().learn_indexes(table);
+        }
+    }
+
+    /// Applies a commit's changes, descriptors new to the shard, and system changes, in one batch.
+    ///
+    /// # Errors
+    /// The store's; nothing was applied then. Changes of storages that have been dropped are left out, not errors.
+    pub fn apply(
+        &self,
+        changes: &[RowChange],
+        commit_timestamp: Timestamp,
+        lsn: Lsn,
+        new_tables: &[Arc<StoredTable>],
+        system: &[(Bytes, Option<Bytes>)],
+    ) -> Result<(), StorageError> {
+        let mut system = system.to_vec();
+        system.extend(
+            new_tables
+                .iter()
+                .map(|table| (table_key(table.digest), Some(table.encoded.clone()))),
+        );
+        let result = {
+            let _exclusive = self.visibility.write();
+            match self.store.apply(changes, commit_timestamp, lsn, &system) {
+                // Dropped before the last restart, while a prepared transaction had written to it.
+                Err(StorageError::UnknownStorage(_)) => {
+                    self.store.replay(changes, commit_timestamp, lsn, &system)
+                }
+                result => result,
+            }
+        };
+        if result.is_ok() && !new_tables.is_empty() {
+            let mut tables = self.tables.write();
+            for table in new_tables {
+                tables.learn_indexes(&table.descriptor);
+                tables.stored.insert(table.digest, table.clone());
+            }
+        }
+        result
+    }
+
+    /// Marks a transaction's writes: from now on readers that may have to see them wait for it.
+    pub fn mark_in_doubt(&self, participant: &Arc<Participant>, writes: &ShardWrites<StoredTable>) {
+        let mut in_doubt = self.in_doubt.lock();
+        let mut insert = |storage, key: &Bytes| {
+            let keys = in_doubt.storages.entry(storage).or_default();
+            if keys.insert(key.clone(), participant.clone()).is_none() {
+                in_doubt.keys += 1;
+            }
+        };
+        for (storage, table) in writes.tables() {
+            table.rows.keys().for_each(|key| insert(storage, key));
+        }
+        for (index, entries) in writes.entries() {
+            entries.keys().for_each(|entry| insert(index, entry));
+        }
+        self.in_doubt_keys.store(in_doubt.keys, Ordering::SeqCst);
+    }
+
+    /// Undoes [`mark_in_doubt`](Self::mark_in_doubt).
+    pub fn clear_in_doubt(&self, participant: &Arc<Participant>, writes: &ShardWrites<StoredTable>) {
+        let mut in_doubt = self.in_doubt.lock();
+        let InDoubt {
+            storages,
+            keys: count,
+        } = &mut *in_doubt;
+        let mut remove = |storage, key: &Bytes| {
+            if let Some(keys) = storages.get_mut(&storage)
+                && keys.get(key).is_some_and(|owner| Arc::ptr_eq(owner, participant))
+            {
+                keys.remove(key);
+                *count -= 1;
+            }
+        };
+        for (storage, table) in writes.tables() {
+            table.rows.keys().for_each(|key| remove(storage, key));
+        }
+        for (index, entries) in writes.entries() {
+            entries.keys().for_each(|entry| remove(index, entry));
+        }
+        storages.retain(|_, keys| !keys.is_empty());
+        self.in_doubt_keys.store(in_doubt.keys, Ordering::SeqCst);
+    }
+
+    /// A transaction that must end before `key` can be read at `snapshot` (0: newest) by `reader`.
+    pub fn in_doubt_at(
+        &self,
+        storage: StorageId,
+        key: &[u8],
+        snapshot: Timestamp,
+        reader: TransactionId,
+    ) -> Option<Arc<Participant>> {
+        if self.in_doubt_keys.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let in_doubt = self.in_doubt.lock();
+        let participant = in_doubt.storages.get(&storage)?.get(key)?;
+        must_wait(participant, snapshot, reader).then(|| participant.clone())
+    }
+
+    /// As [`in_doubt_at`](Self::in_doubt_at), for any key of a range (`upper` empty: to the end).
+    pub fn in_doubt_within(
+        &self,
+        storage: StorageId,
+        lower: &[u8],
+        upper: &[u8],
+        snapshot: Timestamp,
+        reader: TransactionId,
+    ) -> Option<Arc<Participant>> {
+        if self.in_doubt_keys.load(Ordering::SeqCst) == 0 || (!upper.is_empty() && lower >= upper) {
+            return None;
+        }
+        let upper = if upper.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Excluded(upper)
+        };
+        let in_doubt = self.in_doubt.lock();
+        let keys = in_doubt.storages.get(&storage)?;
+        keys.range::<[u8], _>((Bound::Included(lower), upper))
+            .map(|(_, participant)| participant)
+            .find(|participant| must_wait(participant, snapshot, reader))
+            .cloned()
+    }
+}
+
+/// Whether a reader at `snapshot` cannot tell yet if it should see the writes of `participant`.
+///
+/// A transaction's commit timestamp is drawn after it was marked: while it is still *preparing*, no timestamp can
+/// have been drawn, so it will lie above every snapshot that exists. A reader of the newest versions only owes an
+/// answer about commits that were acknowledged, which takes a prepared transaction whose decision is elsewhere.
+fn must_wait(participant: &Participant, snapshot: Timestamp, reader: TransactionId) -> bool {
+    if participant.id() == reader {
+        return false;
+    }
+    match participant.phase() {
+        Phase::Active | Phase::Preparing | Phase::Ended(_) => false,
+        Phase::Committing => snapshot != 0 && possibly_visible(participant, snapshot),
+        Phase::Prepared | Phase::Deciding => snapshot == 0 || possibly_visible(participant, snapshot),
+    }
+}
+
+fn possibly_visible(participant: &Participant, snapshot: Timestamp) -> bool {
+    let commit_timestamp = participant.commit_timestamp();
+    commit_timestamp == 0 || commit_timestamp <= snapshot
+}

@@ -1,0 +1,270 @@
+//! Opening a Data Node's directory, and its background tasks.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use neorunbase_kms::{KeyError, Keyring, MasterKey};
+use neorunbase_protocol::message::{ShardId, TransactionId};
+use neorunbase_storage::StorageError;
+use neorunbase_storage::shard::ShardStore;
+use neorunbase_storage::wal::{Lsn, ShardKeys, Wal, WalError, WalOptions};
+use neorunbase_txn::{LockTable, Outcomes, Phase, TimestampSource};
+use neorunbase_world::World;
+use neorunbase_world::shard_engine::{EngineError, EngineKey, ShardEngine};
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
+
+use super::assignment::read_registry;
+use super::program_cache::ProgramCache;
+use super::shard::{Shard, engine_path};
+use super::{DataNode, DataNodeConfig, PeerDirectory};
+
+const KEYRING_PATH: &str = "keyring";
+const WAL_DIRECTORY: &str = "wal";
+/// Between two rounds of looking after abandoned transactions.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
+/// Between two attempts to reach the timestamp oracle after a restart.
+const FENCE_RETRY: Duration = Duration::from_millis(100);
+
+/// Why a Data Node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The master key or the keyring.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// The write-ahead log.
+    #[error(transparent)]
+    Wal(#[from] WalError),
+    /// A shard's engine.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A shard's content.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The shard registry.
+    #[error("shard registry {path}: {reason}")]
+    Registry {
+        /// Its file.
+        path: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The log speaks of a shard that the registry does not list.
+    #[error("log position {lsn} is of shard {shard:#x}, which this node does not have")]
+    UnknownShard {
+        /// The shard.
+        shard: ShardId,
+        /// Where.
+        lsn: Lsn,
+    },
+    /// A record that verified but makes no sense.
+    #[error("log position {lsn} of shard {shard:#x} cannot be understood")]
+    MalformedRecord {
+        /// The shard.
+        shard: ShardId,
+        /// Where; 0: in the shard's system keyspace.
+        lsn: Lsn,
+    },
+    /// Two prepared transactions hold one lock.
+    #[error("transaction {transaction} was prepared with a lock that another prepared transaction holds")]
+    ConflictingPrepares {
+        /// The second of them.
+        transaction: TransactionId,
+    },
+}
+
+/// The engine of a shard, under a key of its own.
+pub(super) async fn open_engine(
+    world: &World,
+    keyring: &Keyring,
+    shard: ShardId,
+) -> Result<Arc<dyn ShardEngine>, StartError> {
+    let path = engine_path(shard);
+    let key = keyring.named_key(&path).await?;
+    let key = EngineKey {
+        version: key.version,
+        secret: key.secret,
+    };
+    Ok(world.engines.open(&path, &key).await?)
+}
+
+impl DataNode {
+    /// Opens the node's directory (creating it if new), replays its log and starts its background tasks. The node
+    /// serves no shard until told to ([`serve_shard`](Self::serve_shard)).
+    ///
+    /// # Errors
+    /// [`StartError`].
+    pub async fn open(
+        world: World,
+        config: DataNodeConfig,
+        master_key: &MasterKey,
+        timestamps: Arc<dyn TimestampSource>,
+        peers: Arc<dyn PeerDirectory>,
+    ) -> Result<Arc<Self>, StartError> {
+        let keyring = Keyring::open(
+            world.disk.clone(),
+            world.entropy.clone(),
+            KEYRING_PATH,
+            master_key,
+        )
+        .await?;
+        let keyring = Arc::new(keyring);
+        let registry = read_registry(&world, &keyring).await?;
+        let mut shards = BTreeMap::new();
+        for known in &registry.shards {
+            let store = ShardStore::new(open_engine(&world, &keyring, known.shard).await?)?;
+            shards.insert(
+                known.shard,
+                Arc::new(Shard::new(known.shard, store, known.epoch)?),
+            );
+        }
+        let options = WalOptions {
+            directory: WAL_DIRECTORY.to_owned(),
+            segment_bytes: config.wal_segment_bytes,
+            max_frame_bytes: config.wal_max_frame_bytes,
+        };
+        let keys: Arc<dyn ShardKeys> = keyring.clone();
+        let (wal, recovered) = Wal::open(&world, options, keys).await?;
+        // A node without shards has never held a transaction: there is nothing to fence off.
+        let is_new = shards.is_empty();
+        let node = Arc::new_cyclic(|shared| Self {
+            keyring,
+            wal,
+            timestamps,
+            peers,
+            shards: RwLock::new(shards),
+            transactions: Mutex::new(BTreeMap::new()),
+            outcomes: Mutex::new(Outcomes::new(config.outcomes_kept)),
+            prepared: Mutex::new(BTreeMap::new()),
+            decisions: Mutex::new(BTreeMap::new()),
+            forgettable: Mutex::new(Vec::new()),
+            locks: LockTable::new(),
+            programs: ProgramCache::new(config.program_cache_entries),
+            last_checkpoint: AtomicU64::new(world.clock.monotonic().0),
+            checkpointed_below: AtomicU64::new(0),
+            recovered_resolved: AtomicBool::new(is_new),
+            fenced: AtomicBool::new(is_new),
+            fence_raised: Notify::new(),
+            failure: OnceLock::new(),
+            failed: Notify::new(),
+            registry: tokio::sync::Mutex::new(registry),
+            bulk: tokio::sync::Mutex::new(()),
+            tasks: Mutex::new(Vec::new()),
+            shared: shared.clone(),
+            world,
+            config,
+        });
+        node.replay(recovered)?;
+        node.start_tasks(!is_new);
+        Ok(node)
+    }
+
+    fn start_tasks(self: &Arc<Self>, restarted: bool) {
+        if restarted {
+            self.start_task("data node fence", Duration::ZERO, |node| async move {
+                node.raise_fence().await
+            });
+        }
+        self.start_task("data node sweep", SWEEP_INTERVAL, |node| async move {
+            node.resolve_recovered().await;
+            node.sweep().await;
+            true
+        });
+        self.start_task(
+            "data node checkpoint",
+            self.config.checkpoint_poll,
+            |node| async move {
+                node.checkpoint_if_due().await;
+                true
+            },
+        );
+        self.start_task(
+            "data node garbage",
+            self.config.garbage_interval,
+            |node| async move {
+                node.collect_garbage_round().await;
+                true
+            },
+        );
+    }
+
+    /// Runs `round` again and again, `interval` apart, until it returns `false` or the node fails or goes away.
+    fn start_task<Round, Running>(self: &Arc<Self>, name: &'static str, interval: Duration, round: Round)
+    where
+        Round: Fn(Arc<Self>) -> Running + Send + Sync + 'static,
+        Running: Future<Output = bool> + Send + 'static,
+    {
+        let shared = Arc::downgrade(self);
+        let clock = self.world.clock.clone();
+        let task = async move {
+            loop {
+                clock.sleep(interval).await;
+                let Some(node) = shared.upgrade() else { return };
+                if node.failure().is_some() || !round(node).await {
+                    return;
+                }
+            }
+        };
+        self.tasks
+            .lock()
+            .push(self.world.spawner.spawn(name, Box::pin(task)));
+    }
+
+    /// Draws the timestamp before which unknown transactions may have lost state here. Returns whether to go on.
+    async fn raise_fence(&self) -> bool {
+        match self.timestamps.next().await {
+            Ok(now) => {
+                self.outcomes.lock().raise_fence(now);
+                self.fenced.store(true, Ordering::SeqCst);
+                self.fence_raised.notify_waiters();
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "cannot fence off transactions from before the restart yet");
+                self.world.clock.sleep(FENCE_RETRY).await;
+                true
+            }
+        }
+    }
+
+    /// Asks after transactions that were found prepared, without waiting for them to look abandoned.
+    async fn resolve_recovered(&self) {
+        // Until the oracle answers, the shard map is unlikely to be known either.
+        if !self.fenced.load(Ordering::SeqCst) || self.recovered_resolved.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let prepared: Vec<_> = {
+            let transactions = self.transactions.lock();
+            transactions
+                .values()
+                .filter(|one| one.phase() == Phase::Prepared)
+                .cloned()
+                .collect()
+        };
+        for participant in prepared {
+            self.resolve_quietly(&participant).await;
+        }
+    }
+
+    /// Stops background work, and flushes all shards so that the next start has nothing to replay. Requests must
+    /// have stopped before.
+    pub async fn close(&self) {
+        for task in self.tasks.lock().drain(..) {
+            task.abort();
+        }
+        if self.failure().is_some() {
+            return;
+        }
+        self.checkpoint().await;
+        let shards: Vec<_> = self.shards.read().values().cloned().collect();
+        for shard in shards {
+            shard.stop();
+            if let Err(error) = shard.store.engine().close().await {
+                tracing::error!(shard = shard.id, %error, "shard engine did not close cleanly");
+            }
+        }
+    }
+}
