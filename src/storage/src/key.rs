@@ -27,6 +27,7 @@ const UUID: u8 = 0x0a;
 const OID: u8 = 0x0b;
 /// Above all others: NULLs sort last.
 const NULL: u8 = 0x7f;
+const NULL_DESCENDING: u8 = !NULL;
 /// Set in the tag of a descending value, as a result of the inversion.
 const DESCENDING: u8 = 0x80;
 
@@ -374,6 +375,28 @@ pub fn key_length(key: &[u8], columns: usize) -> Result<usize, StorageError> {
         reader.skip_value()?;
     }
     Ok(key.len() - reader.rest.len())
+}
+
+/// Whether any of the first `columns` values of `key` is NULL: such keys are never duplicates.
+///
+/// # Errors
+/// [`StorageError::Malformed`].
+pub fn key_contains_null(key: &[u8], columns: usize) -> Result<bool, StorageError> {
+    let mut reader = KeyReader {
+        rest: key,
+        inversion: 0,
+    };
+    for _ in 0..columns {
+        if reader
+            .rest
+            .first()
+            .is_some_and(|first| matches!(*first, NULL | NULL_DESCENDING))
+        {
+            return Ok(true);
+        }
+        reader.skip_value()?;
+    }
+    Ok(false)
 }
 
 /// Cuts an index entry into its index key, of `columns` columns, and the row's primary key.

@@ -4,10 +4,13 @@
 pub mod descriptor;
 pub mod error;
 pub mod key;
+pub mod memory_engine;
 pub mod row;
 #[cfg(test)]
 mod sample_datum;
+pub mod shard;
 mod value;
 pub mod wal;
 
 pub use error::StorageError;
+pub use shard::ShardStore;
