@@ -511,7 +511,11 @@ impl Harness {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("NEORUNBASE_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(500),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn agrees_with_lists_of_versions(operations in prop::collection::vec(operation(), 1..60)) {
         let mut harness = Harness::new();

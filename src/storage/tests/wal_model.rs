@@ -206,7 +206,11 @@ async fn check_steps(steps: Vec<Step>, seed: u64) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("NEORUNBASE_MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(500),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
     #[test]
     fn acknowledged_frames_survive_crashes(steps in prop::collection::vec(any_step(), 1..40), seed: u64) {
         run(check_steps(steps, seed));
