@@ -1,0 +1,119 @@
+//! The command line. Names here are kept stable: scripts and service units use them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const ENVIRONMENT: &str = "\
+Environment:
+  NEORUNBASE_MASTER_KEY      at least 32 characters; every file is encrypted under keys derived from it (required)
+  NEORUNBASE_ADMIN_PASSWORD  password of the first user `admin` of a new cluster (without it: `admin`, to be changed
+                             at the first login)
+  NEORUNBASE_LOG             what to log, such as `info` or `neorunbase_server=debug,warn`
+  NEORUNBASE_LOG_FORMAT      `text` or `json`";
+
+/// A distributed SQL database that speaks the PostgreSQL protocol and encrypts everything at rest.
+#[derive(Debug, Parser)]
+#[command(name = "neorunbase", version, after_help = ENVIRONMENT)]
+pub struct Arguments {
+    /// How log lines look; they go to the standard error.
+    #[arg(long, global = true, env = "NEORUNBASE_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole cluster in this process: one coordinator, data nodes and the embedded coordination service.
+    #[command(after_help = ENVIRONMENT)]
+    Start(StartOptions),
+    /// Run one coordinator of a cluster that is held together by ZooKeeper.
+    #[command(after_help = ENVIRONMENT)]
+    Coordinator(DaemonOptions),
+    /// Run one data node of a cluster that is held together by ZooKeeper.
+    #[command(after_help = ENVIRONMENT)]
+    Datanode(DaemonOptions),
+    /// Print the state of a running cluster as JSON.
+    Status(StatusOptions),
+}
+
+/// Options of `neorunbase start`.
+#[derive(Clone, Debug, Args)]
+pub struct StartOptions {
+    /// Where everything is kept; created if missing.
+    #[arg(long, value_name = "DIR", default_value = "./data")]
+    pub data_dir: PathBuf,
+    /// Where PostgreSQL clients connect.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:5433")]
+    pub pg_addr: String,
+    /// Where the admin HTTP server listens.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    pub admin_addr: String,
+    /// How many data nodes to run. A cluster keeps the ones that it has.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub data_nodes: u32,
+    /// SHARDS of tables that do not say.
+    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub shards_default: u32,
+    /// REPLICAS of tables that do not say. This version keeps one copy of each shard.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1))]
+    pub replicas_default: u32,
+}
+
+/// Options of the daemons.
+#[derive(Clone, Debug, Args)]
+pub struct DaemonOptions {
+    /// The TOML configuration file; see the commented examples beside the source of this program.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+}
+
+/// Options of `neorunbase status`.
+#[derive(Clone, Debug, Args)]
+pub struct StatusOptions {
+    /// The admin address of a coordinator.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    pub admin_addr: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn start_has_defaults() {
+        let arguments = Arguments::try_parse_from(["neorunbase", "start"]).expect("no option is required");
+        let Command::Start(options) = arguments.command else {
+            panic!("not start: {:?}", arguments.command);
+        };
+        assert_eq!(
+            (options.pg_addr.as_str(), options.data_nodes),
+            ("127.0.0.1:5433", 2)
+        );
+    }
+
+    #[test]
+    fn more_copies_than_this_version_keeps_are_refused() {
+        let refused = Arguments::try_parse_from(["neorunbase", "start", "--replicas-default", "2"]);
+        assert!(refused.is_err());
+    }
+}

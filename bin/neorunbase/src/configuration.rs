@@ -1,0 +1,269 @@
+//! The daemons' TOML files with overrides from the environment.
+//!
+//! `NEORUNBASE_COORDINATOR_PG_ADDRESS` overrides `pg_address` of a coordinator,
+//! `NEORUNBASE_DATANODE_ZOOKEEPER_SERVERS` overrides `servers` in `[zookeeper]` of a data node. Unknown keys
+//! are refused in both, so that a misspelt one is noticed. Every key has a default, which also tells its type.
+
+use std::path::{Path, PathBuf};
+
+use neorunbase_rocksdb_engine::RocksDbOptions;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use crate::failure::Refusal;
+
+/// How to reach ZooKeeper.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ZooKeeperConfiguration {
+    /// `host:port,host:port`.
+    pub servers: String,
+    /// Everything of the cluster is kept below this node.
+    pub root: String,
+    /// A process that is silent for so long has left the cluster.
+    pub session_timeout_seconds: u64,
+}
+
+impl Default for ZooKeeperConfiguration {
+    fn default() -> Self {
+        Self {
+            servers: "127.0.0.1:2181".to_owned(),
+            root: "/neorunbase".to_owned(),
+            session_timeout_seconds: 6,
+        }
+    }
+}
+
+/// The file of `neorunbase coordinator`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CoordinatorConfiguration {
+    /// The name in the cluster.
+    pub name: String,
+    /// Where its files are kept.
+    pub data_directory: PathBuf,
+    /// Where PostgreSQL clients connect.
+    pub pg_address: String,
+    /// Where other processes of the cluster connect.
+    pub internal_address: String,
+    /// Where the admin HTTP server listens.
+    pub admin_address: String,
+    /// SHARDS of tables that do not say.
+    pub shards_default: u32,
+    /// REPLICAS of tables that do not say.
+    pub replicas_default: u32,
+    /// PostgreSQL clients at a time.
+    pub max_connections: usize,
+    /// How to reach ZooKeeper.
+    pub zookeeper: ZooKeeperConfiguration,
+}
+
+impl Default for CoordinatorConfiguration {
+    fn default() -> Self {
+        Self {
+            name: "coordinator-1".to_owned(),
+            data_directory: PathBuf::from("./data/coordinator-1"),
+            pg_address: "127.0.0.1:5433".to_owned(),
+            internal_address: "127.0.0.1:7433".to_owned(),
+            admin_address: "127.0.0.1:8080".to_owned(),
+            shards_default: 4,
+            replicas_default: 1,
+            max_connections: 1_000,
+            zookeeper: ZooKeeperConfiguration::default(),
+        }
+    }
+}
+
+/// The file of `neorunbase datanode`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DataNodeConfiguration {
+    /// The name in the cluster.
+    pub name: String,
+    /// Where its files are kept.
+    pub data_directory: PathBuf,
+    /// Where other processes of the cluster connect.
+    pub internal_address: String,
+    /// Where the admin HTTP server listens.
+    pub admin_address: String,
+    /// The cache of uncompressed blocks of all shards together, in MiB.
+    pub block_cache_mebibytes: usize,
+    /// Unflushed changes of all shards together, in MiB.
+    pub write_buffer_mebibytes: usize,
+    /// How to reach ZooKeeper.
+    pub zookeeper: ZooKeeperConfiguration,
+}
+
+impl Default for DataNodeConfiguration {
+    fn default() -> Self {
+        let engines = RocksDbOptions::default();
+        Self {
+            name: "datanode-1".to_owned(),
+            data_directory: PathBuf::from("./data/datanode-1"),
+            internal_address: "127.0.0.1:7441".to_owned(),
+            admin_address: "127.0.0.1:8081".to_owned(),
+            block_cache_mebibytes: engines.block_cache_bytes >> 20,
+            write_buffer_mebibytes: engines.total_write_buffer_bytes >> 20,
+            zookeeper: ZooKeeperConfiguration::default(),
+        }
+    }
+}
+
+impl CoordinatorConfiguration {
+    /// Reads `file` and the environment.
+    ///
+    /// # Errors
+    /// [`Refusal`] that names what is wrong.
+    pub fn load(file: &Path) -> Result<Self, Refusal> {
+        let configuration: Self = load(file, "NEORUNBASE_COORDINATOR_")?;
+        if configuration.replicas_default != 1 {
+            return Err(Refusal(
+                "replicas_default: this version keeps one copy of each shard, so it must be 1".to_owned(),
+            ));
+        }
+        if !(1..=1024).contains(&configuration.shards_default) {
+            return Err(Refusal("shards_default must be between 1 and 1024".to_owned()));
+        }
+        Ok(configuration)
+    }
+}
+
+impl DataNodeConfiguration {
+    /// Reads `file` and the environment.
+    ///
+    /// # Errors
+    /// [`Refusal`] that names what is wrong.
+    pub fn load(file: &Path) -> Result<Self, Refusal> {
+        load(file, "NEORUNBASE_DATANODE_")
+    }
+}
+
+fn load<T: Serialize + DeserializeOwned + Default>(file: &Path, prefix: &str) -> Result<T, Refusal> {
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Refusal(format!("configuration {}: {error}", file.display())))?;
+    // The environment may hold variables that are not text; those cannot be meant.
+    let variables = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    merge(&text, prefix, variables).map_err(|reason| {
+        Refusal(format!(
+            "configuration {}: {}",
+            file.display(),
+            reason.trim().replace('\n', " ")
+        ))
+    })
+}
+
+fn merge<T: Serialize + DeserializeOwned + Default>(
+    text: &str,
+    prefix: &str,
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<T, String> {
+    let defaults = Table::try_from(T::default()).map_err(|error| error.to_string())?;
+    let mut table: Table = text.parse().map_err(|error: toml::de::Error| error.to_string())?;
+    for (name, value) in variables {
+        if let Some(key) = name.strip_prefix(prefix) {
+            set(&mut table, &defaults, &key.to_ascii_lowercase(), &value)
+                .map_err(|reason| format!("environment variable {name}: {reason}"))?;
+        }
+    }
+    table
+        .try_into()
+        .map_err(|error: toml::de::Error| error.to_string())
+}
+
+fn set(table: &mut Table, defaults: &Table, key: &str, value: &str) -> Result<(), String> {
+    let parsed = match defaults.get(key) {
+        Some(Value::String(_)) => Value::String(value.to_owned()),
+        Some(Value::Integer(_)) => Value::Integer(value.parse().map_err(|_| "not an integer")?),
+        Some(_) => return Err("cannot be set from the environment".to_owned()),
+        None => {
+            for (section, inner) in defaults {
+                if let Value::Table(inner) = inner
+                    && let Some(rest) = key
+                        .strip_prefix(section.as_str())
+                        .and_then(|rest| rest.strip_prefix('_'))
+                {
+                    let entry = table
+                        .entry(section.clone())
+                        .or_insert_with(|| Value::Table(Table::new()));
+                    let Value::Table(entry) = entry else {
+                        return Err(format!("{section} is not a table"));
+                    };
+                    return set(entry, inner, rest, value);
+                }
+            }
+            return Err("there is no such setting".to_owned());
+        }
+    };
+    table.insert(key.to_owned(), parsed);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn coordinator(text: &str, variables: &[(&str, &str)]) -> Result<CoordinatorConfiguration, String> {
+        let variables = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        merge(text, "NEORUNBASE_COORDINATOR_", variables)
+    }
+
+    #[test]
+    fn the_examples_show_every_key_with_its_default() {
+        let example: CoordinatorConfiguration =
+            toml::from_str(include_str!("../coordinator.example.toml")).unwrap();
+        assert_eq!(example, CoordinatorConfiguration::default());
+        let example: DataNodeConfiguration =
+            toml::from_str(include_str!("../datanode.example.toml")).unwrap();
+        assert_eq!(example, DataNodeConfiguration::default());
+        for (text, defaults) in [
+            (
+                include_str!("../coordinator.example.toml"),
+                Table::try_from(CoordinatorConfiguration::default()).unwrap(),
+            ),
+            (
+                include_str!("../datanode.example.toml"),
+                Table::try_from(DataNodeConfiguration::default()).unwrap(),
+            ),
+        ] {
+            assert_eq!(text.parse::<Table>().unwrap(), defaults);
+        }
+    }
+
+    #[test]
+    fn the_environment_overrides_the_file() {
+        let text = "name = \"c7\"\nshards_default = 2\n[zookeeper]\nroot = \"/x\"\n";
+        let read = coordinator(
+            text,
+            &[
+                ("NEORUNBASE_COORDINATOR_SHARDS_DEFAULT", "9"),
+                ("NEORUNBASE_COORDINATOR_ZOOKEEPER_SERVERS", "zk:1"),
+                ("NEORUNBASE_MASTER_KEY", "not looked at"),
+            ],
+        )
+        .unwrap();
+        assert_eq!((read.name.as_str(), read.shards_default), ("c7", 9));
+        assert_eq!(
+            (read.zookeeper.servers.as_str(), read.zookeeper.root.as_str()),
+            ("zk:1", "/x")
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_setting_is_refused_by_name() {
+        assert!(
+            coordinator("pg_adress = \"x\"", &[])
+                .unwrap_err()
+                .contains("pg_adress")
+        );
+        let refused = coordinator("", &[("NEORUNBASE_COORDINATOR_PG_ADRESS", "x")]).unwrap_err();
+        assert!(refused.contains("NEORUNBASE_COORDINATOR_PG_ADRESS"), "{refused}");
+        let refused = coordinator("", &[("NEORUNBASE_COORDINATOR_MAX_CONNECTIONS", "many")]).unwrap_err();
+        assert!(refused.contains("not an integer"), "{refused}");
+        assert!(coordinator("shards_default = -1", &[]).is_err());
+    }
+}
