@@ -161,7 +161,6 @@ pub struct CoordinatorHandle {
     shutdown: watch::Sender<bool>,
     tasks: Tasks,
     membership: Mutex<Option<Membership>>,
-    leadership: Mutex<Option<Leadership>>,
 }
 
 /// The cluster as a Coordinator sees it.
@@ -270,7 +269,13 @@ pub async fn start_coordinator(
         .map_err(StartError::Catalog)?;
 
     let tasks = Tasks::default();
-    let internal_service = Arc::new(InternalService { oracle });
+    let internal_service = Arc::new(InternalService {
+        oracle: oracle.clone(),
+    });
+    tasks.add(world.spawner.spawn(
+        "leadership",
+        Box::pin(keep_leading(world.clone(), election, leadership, oracle)),
+    ));
     tasks.add(world.spawner.spawn(
         "coordinator internal server",
         Box::pin(server::serve(world.clone(), internal, secret, internal_service)),
@@ -313,8 +318,30 @@ pub async fn start_coordinator(
         shutdown,
         tasks,
         membership: Mutex::new(Some(membership)),
-        leadership: Mutex::new(Some(leadership)),
     }))
+}
+
+/// Stands for election again whenever leadership is lost, such as by an expired session.
+async fn keep_leading(world: World, election: Election, mut leadership: Leadership, oracle: Arc<Oracle>) {
+    loop {
+        leadership.lost().await;
+        tracing::warn!(
+            epoch = leadership.epoch,
+            "leadership of the coordinators is in doubt; campaigning again"
+        );
+        leadership = loop {
+            match election.campaign().await {
+                Ok(leadership) => break leadership,
+                Err(error) => tracing::warn!(%error, "cannot campaign"),
+            }
+            world.clock.sleep(RETRY_PAUSE).await;
+        };
+        while let Err(error) = oracle.lead_again().await {
+            tracing::warn!(%error, "cannot take the timestamp oracle over yet");
+            world.clock.sleep(RETRY_PAUSE).await;
+        }
+        tracing::info!(epoch = leadership.epoch, "elected as leader of the coordinators");
+    }
 }
 
 impl CoordinatorHandle {
@@ -375,12 +402,6 @@ impl CoordinatorHandle {
             && let Err(error) = membership.leave().await
         {
             tracing::debug!(%error, "membership ends with the session");
-        }
-        let leadership = self.leadership.lock().take();
-        if let Some(leadership) = leadership
-            && let Err(error) = leadership.resign().await
-        {
-            tracing::debug!(%error, "leadership ends with the session");
         }
         self.tasks.abort_all();
         if let Err(error) = self.metadata.close().await {

@@ -61,7 +61,7 @@ pub struct Coordinator {
     pub router: Router,
     /// Draws timestamps.
     pub timestamps: Arc<dyn TimestampSource>,
-    heartbeats: Arc<Heartbeats>,
+    transaction_services: Arc<TransactionServices>,
     table_locks: TableLocks,
     settings: CoordinatorDefaults,
     /// One definition at a time.
@@ -78,12 +78,19 @@ impl Coordinator {
         settings: CoordinatorDefaults,
     ) -> Arc<Self> {
         let heartbeats = Heartbeats::start(&world, directory.clone());
+        let router = Router::new(world.clone(), directory);
+        let transaction_services = Arc::new(TransactionServices {
+            world: world.clone(),
+            router: router.clone(),
+            timestamps: timestamps.clone(),
+            heartbeats,
+        });
         Arc::new(Self {
-            router: Router::new(world.clone(), directory),
+            router,
             world,
             metadata,
             timestamps,
-            heartbeats,
+            transaction_services,
             table_locks: TableLocks::default(),
             settings,
             defining: tokio::sync::Mutex::default(),
@@ -114,15 +121,6 @@ impl Coordinator {
                 Ok(())
             })
             .await
-    }
-
-    fn transaction_services(&self) -> TransactionServices {
-        TransactionServices {
-            world: self.world.clone(),
-            router: self.router.clone(),
-            timestamps: self.timestamps.clone(),
-            heartbeats: self.heartbeats.clone(),
-        }
     }
 
     /// A number for the hidden key of a row, never used before.

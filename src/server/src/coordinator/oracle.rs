@@ -33,7 +33,7 @@ struct Window {
     last: Timestamp,
     /// First timestamp that must not be handed out yet.
     limit: Timestamp,
-    /// Another leader has raised the limit: this one must never answer again.
+    /// Another leader has raised the limit: this one must not answer until it is elected again.
     deposed: bool,
 }
 
@@ -42,6 +42,8 @@ pub struct Oracle {
     world: World,
     window: Mutex<Window>,
     raised: Notify,
+    /// Tells this oracle's writes of the limit from those of others, also where an answer was lost.
+    nonce: u64,
 }
 
 impl Oracle {
@@ -55,54 +57,62 @@ impl Oracle {
             window: Mutex::new(Window {
                 last: 0,
                 limit: 0,
-                deposed: false,
+                deposed: true,
             }),
             raised: Notify::new(),
+            nonce: world.entropy.next_u64(),
         });
-        let (found, version) = oracle.raise_limit(None).await?;
-        {
-            let mut window = oracle.window.lock();
-            window.last = window.last.max(found);
-        }
-        let upkeep = keep_window(Arc::downgrade(&oracle), version);
+        oracle.lead_again().await?;
+        let upkeep = keep_window(Arc::downgrade(&oracle));
         world.spawner.spawn("timestamp window", Box::pin(upkeep));
         Ok(oracle)
     }
 
-    /// Raises the durable limit. `expected`: the version this leader wrote last; anything else means that
-    /// another leader has taken over. Returns the limit found and the new version.
-    async fn raise_limit(&self, expected: Option<i32>) -> Result<(Timestamp, i32), CoordinationError> {
+    /// Takes over after another election. Nothing happens if nobody else led in between.
+    ///
+    /// # Errors
+    /// As [`Coordination::set`](neorunbase_world::Coordination::set).
+    pub async fn lead_again(&self) -> Result<(), CoordinationError> {
+        if !self.window.lock().deposed {
+            return Ok(());
+        }
+        let found = self.raise_limit(true).await?;
+        let mut window = self.window.lock();
+        window.last = window.last.max(found);
+        window.deposed = false;
+        Ok(())
+    }
+
+    /// Raises the durable limit, and returns the one it found. Unless this is a takeover, a limit that somebody
+    /// else has written means that another leader has taken over.
+    async fn raise_limit(&self, takeover: bool) -> Result<Timestamp, CoordinationError> {
         let coordination = &*self.world.coordination;
         let found = coordination.get(paths::TIMESTAMP_LIMIT).await?;
-        let current = match &found {
+        let (current, writer) = match &found {
             Some((data, _)) => parse_limit(data)?,
-            None => 0,
+            None => (0, self.nonce),
         };
-        if let (Some(expected), Some((_, version))) = (expected, &found)
-            && expected != *version
-        {
-            // Our own write whose answer was lost also looks like this; giving up leadership is always safe.
+        if !takeover && writer != self.nonce {
             return Err(CoordinationError::BadVersion(paths::TIMESTAMP_LIMIT.to_owned()));
         }
         let now_ms = u64::try_from(self.world.clock.wall_clock_unix_micros() / 1_000).unwrap_or(0);
         let last_ms = milliseconds_of(self.window.lock().last.max(current));
         let limit = first_of_millisecond(now_ms.max(last_ms) + WINDOW_MS);
-        let data = Bytes::from(limit.to_string());
-        let version = match found {
-            Some((_, version)) => coordination.set(paths::TIMESTAMP_LIMIT, data, version).await?,
-            None => {
+        let data = Bytes::from(format!("{limit} {:016x}", self.nonce));
+        match found {
+            Some((_, version)) => drop(coordination.set(paths::TIMESTAMP_LIMIT, data, version).await?),
+            None => drop(
                 coordination
                     .create(paths::TIMESTAMP_LIMIT, data, CreateMode::Persistent)
-                    .await?;
-                0
-            }
-        };
+                    .await?,
+            ),
+        }
         let mut window = self.window.lock();
         assert!(limit >= window.limit, "the limit of timestamps never goes back");
         window.limit = limit;
         drop(window);
         self.raised.notify_waiters();
-        Ok((current, version))
+        Ok(current)
     }
 
     /// The next timestamp, if the window allows.
@@ -155,38 +165,31 @@ impl Oracle {
             )),
         }
     }
-
-    /// Stops answering: another process may lead now.
-    pub fn depose(&self) {
-        self.window.lock().deposed = true;
-    }
 }
 
-fn parse_limit(data: &[u8]) -> Result<Timestamp, CoordinationError> {
-    std::str::from_utf8(data)
-        .ok()
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| CoordinationError::Other("unreadable timestamp limit".to_owned()))
+fn parse_limit(data: &[u8]) -> Result<(Timestamp, u64), CoordinationError> {
+    let parse = || {
+        let (limit, nonce) = std::str::from_utf8(data).ok()?.split_once(' ')?;
+        Some((limit.parse().ok()?, u64::from_str_radix(nonce, 16).ok()?))
+    };
+    parse().ok_or_else(|| CoordinationError::Other("unreadable timestamp limit".to_owned()))
 }
 
-async fn keep_window(oracle: std::sync::Weak<Oracle>, mut version: i32) {
+async fn keep_window(oracle: std::sync::Weak<Oracle>) {
     loop {
         let Some(oracle) = oracle.upgrade() else { return };
         let now_ms = u64::try_from(oracle.world.clock.wall_clock_unix_micros() / 1_000).unwrap_or(0);
         let low = {
             let window = oracle.window.lock();
-            if window.deposed {
-                return;
-            }
-            milliseconds_of(window.limit) < now_ms.max(milliseconds_of(window.last)) + LOW_WATER_MS
+            let used_ms = now_ms.max(milliseconds_of(window.last));
+            !window.deposed && milliseconds_of(window.limit) < used_ms + LOW_WATER_MS
         };
         if low {
-            match oracle.raise_limit(Some(version)).await {
-                Ok((_, raised)) => version = raised,
+            match oracle.raise_limit(false).await {
+                Ok(_) => {}
                 Err(CoordinationError::BadVersion(_)) => {
                     tracing::warn!("another leader hands out timestamps; this one stops");
-                    oracle.depose();
-                    return;
+                    oracle.window.lock().deposed = true;
                 }
                 Err(error) => tracing::debug!(%error, "cannot raise the window of timestamps yet"),
             }

@@ -44,9 +44,11 @@ impl RouteError {
     }
 }
 
-/// Finds primaries and retries what certainly did not happen.
+/// Finds primaries and retries what certainly did not happen. Cheap to clone.
 #[derive(Clone)]
-pub struct Router {
+pub struct Router(Arc<Parts>);
+
+struct Parts {
     world: World,
     directory: Arc<NodeDirectory>,
 }
@@ -54,17 +56,17 @@ pub struct Router {
 impl Router {
     /// A router over `directory`.
     pub fn new(world: World, directory: Arc<NodeDirectory>) -> Self {
-        Self { world, directory }
+        Self(Arc::new(Parts { world, directory }))
     }
 
     /// The nodes and shards.
     pub fn directory(&self) -> &Arc<NodeDirectory> {
-        &self.directory
+        &self.0.directory
     }
 
     /// The node that serves `shard` now, as far as is known.
     pub fn locate(&self, shard: ShardId) -> Option<(ShardRef, String)> {
-        self.directory.locate(shard)
+        self.0.directory.locate(shard)
     }
 
     /// Calls the primary of `shard`. `build` makes the request for the reference found; it is called again when
@@ -81,13 +83,13 @@ impl Router {
         if let Some(result) = self.try_call(shard, &build).await {
             return result;
         }
-        let deadline = self.world.clock.monotonic().after(ROUTING_LIMIT);
+        let deadline = self.0.world.clock.monotonic().after(ROUTING_LIMIT);
         loop {
-            self.directory.shard_map_changed(RETRY_PAUSE).await;
+            self.0.directory.shard_map_changed(RETRY_PAUSE).await;
             if let Some(result) = self.try_call(shard, &build).await {
                 return result;
             }
-            if self.world.clock.monotonic() >= deadline {
+            if self.0.world.clock.monotonic() >= deadline {
                 return Err(RouteError::Sql(
                     SqlError::new(
                         SqlState::CONNECTION_FAILURE,
@@ -110,10 +112,10 @@ impl Router {
         shard: ShardId,
         build: impl Fn(ShardRef) -> RequestBody,
     ) -> Result<ResponseBody, RouteError> {
-        let deadline = self.world.clock.monotonic().after(ROUTING_LIMIT);
+        let deadline = self.0.world.clock.monotonic().after(ROUTING_LIMIT);
         loop {
             match self.call(shard, &build).await {
-                Err(RouteError::OutcomeUnknown) if self.world.clock.monotonic() < deadline => {}
+                Err(RouteError::OutcomeUnknown) if self.0.world.clock.monotonic() < deadline => {}
                 outcome => return outcome,
             }
         }
@@ -125,7 +127,7 @@ impl Router {
         shard: ShardId,
         build: &impl Fn(ShardRef) -> RequestBody,
     ) -> Option<Result<ResponseBody, RouteError>> {
-        let (reference, channel) = self.directory.primary(shard)?;
+        let (reference, channel) = self.0.directory.primary(shard)?;
         match channel.call(build(reference).into()).await {
             Ok(response) => match response.body {
                 Some(ResponseBody::Error(error)) => match error.kind() {

@@ -172,7 +172,7 @@ impl CoordinatorSession {
 
     fn new_transaction(&self) -> Transaction {
         Transaction::begin(
-            self.core.coordinator.transaction_services(),
+            self.core.coordinator.transaction_services.clone(),
             self.settings.default_isolation(),
             self.settings.default_read_only(),
         )

@@ -26,7 +26,6 @@ const RESOLUTION_LIMIT: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// What transactions need from their Coordinator.
-#[derive(Clone)]
 pub struct TransactionServices {
     /// Time and tasks.
     pub world: World,
@@ -40,7 +39,7 @@ pub struct TransactionServices {
 
 /// An open transaction.
 pub struct Transaction {
-    services: TransactionServices,
+    services: Arc<TransactionServices>,
     /// The isolation level.
     pub isolation: IsolationLevel,
     /// Refuses writes.
@@ -74,7 +73,7 @@ pub fn timestamp_error(error: TimestampError) -> Box<SqlError> {
 
 impl Transaction {
     /// Begins; nothing is sent anywhere before the first statement.
-    pub fn begin(services: TransactionServices, isolation: IsolationLevel, read_only: bool) -> Self {
+    pub fn begin(services: Arc<TransactionServices>, isolation: IsolationLevel, read_only: bool) -> Self {
         let time_unix_micros = services.world.clock.wall_clock_unix_micros();
         Self {
             services,
