@@ -122,6 +122,11 @@ impl<Table> Transaction<Table> {
         self.commit_timestamp.load(Ordering::SeqCst)
     }
 
+    /// Whether a statement runs now.
+    pub fn is_running(&self) -> bool {
+        self.state.lock().running > 0
+    }
+
     /// Makes the drawn timestamp known: readers of older snapshots need not wait any more.
     pub fn set_commit_timestamp(&self, timestamp: Timestamp) {
         self.commit_timestamp.store(timestamp, Ordering::SeqCst);

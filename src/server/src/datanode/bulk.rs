@@ -19,7 +19,7 @@ use super::table::{StoredTable, UniqueValue, unique_values};
 use super::write::{describe_key, duplicate_primary_key, duplicate_unique_value};
 
 /// Rows looked at in one step of an index build; commits wait meanwhile.
-const BUILD_STEP_ROWS: usize = 1_000;
+const BUILD_STEP_ROWS: usize = 256;
 
 impl DataNode {
     /// See [`ChangeStorage`]. Durable by the engine itself.

@@ -129,6 +129,16 @@ impl DataNode {
         Ok(parts)
     }
 
+    /// Refuses a commit of a shard that was given up while its statements ran.
+    fn check_still_served(&self, participant: &Participant) -> Result<(), Failure> {
+        for (shard, _) in participant.writes.lock().shards() {
+            if self.open_shard(shard)?.serving().is_none() {
+                return Err(Failure::StaleEpoch { shard, serving: None });
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn check_frame_size(&self, records: &[WalRecord]) -> Result<(), Failure> {
         let bytes: usize = records
             .iter()
@@ -224,6 +234,7 @@ impl DataNode {
             node.settle(&participant, Outcome::Committed(0), kept(&reply));
             return Ok(reply);
         }
+        self.check_still_served(participant)?;
         // Marked first, timestamp second: whoever holds a snapshot already will not have to see this commit.
         self.mark_in_doubt(participant);
         let commit_timestamp = self.timestamps.next().await?;
@@ -357,6 +368,7 @@ impl DataNode {
             node.settle(&participant, Outcome::Committed(0), None);
             return Ok(());
         }
+        self.check_still_served(&participant)?;
         self.mark_in_doubt(&participant);
         let mut records = Vec::new();
         for (part, tables) in self.parts(&participant)? {

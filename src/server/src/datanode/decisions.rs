@@ -97,7 +97,12 @@ impl DataNode {
 
     pub(super) fn is_abandoned(&self, participant: &Participant) -> bool {
         let silence = self.world.clock.monotonic().since(participant.last_heard());
-        silence > self.config.abandon_after
+        if silence <= self.config.abandon_after {
+            return false;
+        }
+        // A statement may wait for a lock for so long, and nobody is heard of under autocommit meanwhile.
+        let limit = self.config.abandon_after + self.config.deadlock_timeout;
+        participant.phase() != Phase::Active || !participant.is_running() || silence > limit
     }
 
     /// See [`QueryDecision`].

@@ -19,7 +19,7 @@ pub enum Failure {
     },
     /// The transaction's state is not (or no longer) here.
     UnknownTransaction(TransactionId),
-    /// The answer to a request that already ran to its end, found when it was sent again.
+    /// Asked for something that only the leader Coordinator answers.
     NotLeader,
 }
 

@@ -212,3 +212,35 @@ async fn a_failed_log_stops_the_node() {
     assert_eq!(error.sql_state, "58030");
     assert!(node.node().failure().is_some());
 }
+
+#[tokio::test]
+async fn a_dropped_request_leaves_nothing_half_done() {
+    let node = Arc::new(TestNode::single().await);
+    node.insert(&node.autocommit(), &[(1, 0)]).await.unwrap();
+    node.cluster.oracle.delay_ms.store(5, Ordering::SeqCst);
+    let mut done = 0;
+    for round in 0..40_u64 {
+        let transaction = Arc::new(node.autocommit());
+        let call = {
+            let (node, transaction) = (node.clone(), transaction.clone());
+            tokio::spawn(async move { node.add(&transaction, 1, 1).await })
+        };
+        tokio::time::sleep(Duration::from_micros(round * 300)).await;
+        call.abort();
+        let _ = call.await;
+        // It has happened or it will never: ask until that is known.
+        let outcome = loop {
+            match node.query(&transaction, true).await {
+                Decision::Pending => pause().await,
+                outcome => break outcome,
+            }
+        };
+        if outcome == Decision::Committed {
+            done += 1;
+        }
+        assert_eq!(node.peek(1).await, Some(done), "after round {round}: {outcome:?}");
+    }
+    assert!(done > 0 && done < 40, "both outcomes occurred: {done}");
+    assert_eq!(node.node().locks.locked_keys(), 0);
+    assert_eq!(node.node().transactions.lock().len(), 0);
+}
