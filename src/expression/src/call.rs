@@ -25,7 +25,7 @@ pub(crate) fn nullary(function: F, now_unix_micros: i64) -> Result<Datum> {
 }
 
 /// Functions and operators of one argument.
-pub(crate) fn unary(function: F, argument: &Datum, sql_type: &SqlType) -> Result<Datum> {
+pub(crate) fn unary(function: F, argument: &Datum) -> Result<Datum> {
     match function {
         F::Negate => arithmetic::negate(argument),
         F::BitNot => arithmetic::bit_not(argument),
@@ -58,7 +58,7 @@ pub(crate) fn unary(function: F, argument: &Datum, sql_type: &SqlType) -> Result
             datetime_functions::unary(function, argument)
         }
         F::MakeInterval => datetime_functions::make_interval(std::slice::from_ref(argument)),
-        _ => text::unary(function, argument, sql_type),
+        _ => text::unary(function, argument),
     }
 }
 

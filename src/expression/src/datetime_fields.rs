@@ -157,14 +157,11 @@ fn of_timestamp(field: Field, unit: &str, micros: i64, value: &Datum) -> Result<
             return Err(not_supported(unit, value));
         }
         Field::Julian => {
-            let day = i128::from(days + 2_451_545) * i128::from(MICROS_PER_DAY) + i128::from(time);
-            // The day and its fraction, with the scale of a numeric division.
-            let numerator = BigDecimal::new(BigInt::from(day), 6);
-            let quotient = numeric_arithmetic::divide(
-                &numerator,
-                &BigDecimal::new(BigInt::from(86_400_000_000_i64), 6),
-            )?;
-            let (unscaled, scale) = quotient.into_bigint_and_scale();
+            // The day, and its fraction with the scale of a numeric division.
+            let fraction =
+                numeric_arithmetic::divide(&BigDecimal::from(time), &BigDecimal::from(MICROS_PER_DAY))?;
+            let sum = numeric_arithmetic::add(&BigDecimal::from(days + 2_451_545), &fraction)?;
+            let (unscaled, scale) = sum.into_bigint_and_scale();
             (unscaled.try_into().unwrap_or(i128::MAX), scale)
         }
         Field::Microseconds | Field::Milliseconds | Field::Second | Field::Minute | Field::Hour => {
@@ -397,7 +394,10 @@ fn truncate_timestamp(field: Field, unit: &str, micros: i64, value: &Datum) -> R
             let length = if field == Field::Century { 100 } else { 1_000 };
             start_of_year((year - 1).div_euclid(length) * length + 1)
         }
-        _ => return Err(not_supported(unit, value)),
+        Field::TimeZone | Field::TimeZoneHour | Field::TimeZoneMinute => {
+            return Err(not_supported(unit, value));
+        }
+        _ => return Err(not_recognized(unit, value)),
     };
     let truncated = first_day * MICROS_PER_DAY;
     if timestamp_in_range(truncated) {
@@ -431,6 +431,9 @@ fn truncate_interval(field: Field, unit: &str, span: &Interval, value: &Datum) -
         Field::Week => {
             return Err(not_supported(unit, value).with_detail("Months usually have fractional weeks."));
         }
-        _ => return Err(not_supported(unit, value)),
+        Field::TimeZone | Field::TimeZoneHour | Field::TimeZoneMinute => {
+            return Err(not_supported(unit, value));
+        }
+        _ => return Err(not_recognized(unit, value)),
     })
 }

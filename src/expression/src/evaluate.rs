@@ -377,10 +377,28 @@ fn evaluate_call<'a>(
         (Function::ConcatWithSeparator, [separator, rest @ ..]) => {
             return concat_with_separator(separator, rest, context).map(Cow::Owned);
         }
+        // These count the blanks of `character(n)`.
         (Function::OctetLength | Function::BitLength, [argument]) => {
             let value = argument.value(context)?;
-            if let (Some(text), false) = (padded(argument, &value), value.is_null()) {
-                return call::unary(function, &Datum::Text(text.into()), sql_type).map(Cow::Owned);
+            if !value.is_null()
+                && let Some(text) = padded(argument, &value)
+            {
+                return call::unary(function, &Datum::Text(text.into())).map(Cow::Owned);
+            }
+        }
+        (
+            Function::RegexMatches
+            | Function::RegexMatchesInsensitive
+            | Function::RegexNotMatches
+            | Function::RegexNotMatchesInsensitive,
+            [argument, pattern],
+        ) if matches!(argument.sql_type(), SqlType::Char(1..)) => {
+            let (value, pattern) = (argument.value(context)?, pattern.value(context)?);
+            if !value.is_null()
+                && !pattern.is_null()
+                && let Some(text) = padded(argument, &value)
+            {
+                return call::binary(function, &Datum::Text(text.into()), &pattern).map(Cow::Owned);
             }
         }
         _ => {}
@@ -392,7 +410,7 @@ fn evaluate_call<'a>(
             if argument.is_null() {
                 return Ok(Cow::Borrowed(&NULL));
             }
-            call::unary(function, &argument, sql_type)?
+            call::unary(function, &argument)?
         }
         [left, right] => {
             let left = left.value(context)?;

@@ -113,13 +113,10 @@ fn cased(text: &str, case: LetterCase) -> String {
     }
 }
 
+/// As C's `%0*d`: a sign takes its place of the width.
 fn padded_number(value: i64, width: usize, fill_mode: bool) -> String {
     if fill_mode {
-        return value.to_string();
-    }
-    // A sign does not count as width.
-    if value < 0 {
-        format!("-{:0width$}", value.unsigned_abs())
+        value.to_string()
     } else {
         format!("{value:0width$}")
     }
@@ -137,6 +134,8 @@ fn needs_date(fields: &Fields) -> Result<i64> {
 
 fn field(fields: &Fields, keyword: Keyword, case: LetterCase, fill_mode: bool) -> Result<String> {
     let number = |value: i64, width: usize| padded_number(value, width, fill_mode);
+    // Fields of the clock, and years, keep their digits when they are negative.
+    let clock = |value: i64, width: usize| padded_number(value, width + usize::from(value < 0), fill_mode);
     let name = |text: &str, width: usize| {
         let text = cased(text, case);
         if fill_mode { text } else { format!("{text:width$}") }
@@ -205,9 +204,9 @@ fn field(fields: &Fields, keyword: Keyword, case: LetterCase, fill_mode: bool) -
         }
         Keyword::Hour12 => {
             let twelve = hour % 12;
-            number(if twelve == 0 { 12 } else { twelve }, 2)
+            clock(if twelve == 0 { 12 } else { twelve }, 2)
         }
-        Keyword::Hour24 => number(hour, 2),
+        Keyword::Hour24 => clock(hour, 2),
         Keyword::IsoYear(digits) => {
             let (iso_year, _) = iso_year_and_week(needs_date(fields)?);
             let iso_year = if iso_year <= 0 { 1 - iso_year } else { iso_year };
@@ -215,7 +214,7 @@ fn field(fields: &Fields, keyword: Keyword, case: LetterCase, fill_mode: bool) -
         }
         Keyword::IsoWeek => number(iso_year_and_week(needs_date(fields)?).1, 2),
         Keyword::Julian => (needs_date(fields)? + 2_451_545).to_string(),
-        Keyword::Minute => number(fields.time / MICROS_PER_MINUTE % 60, 2),
+        Keyword::Minute => clock(fields.time / MICROS_PER_MINUTE % 60, 2),
         Keyword::Month => number(fields.month, 2),
         Keyword::MonthName => name(month_of(fields, &MONTHS)?, 9),
         Keyword::MonthAbbreviation => {
@@ -255,7 +254,7 @@ fn field(fields: &Fields, keyword: Keyword, case: LetterCase, fill_mode: bool) -
             let text = cased(month_of(fields, &ROMAN_MONTHS)?, case);
             if fill_mode { text } else { format!("{text:4}") }
         }
-        Keyword::Seconds => number(fields.time / MICROS_PER_SECOND % 60, 2),
+        Keyword::Seconds => clock(fields.time / MICROS_PER_SECOND % 60, 2),
         Keyword::SecondsOfDay => (fields.time / MICROS_PER_SECOND).to_string(),
         Keyword::Week => {
             let date = needs_date(fields)?;
@@ -276,7 +275,7 @@ fn year_digits(year: i64, digits: u32, fill_mode: bool) -> String {
     } else {
         year % 10_i64.pow(digits)
     };
-    padded_number(shown, digits as usize, fill_mode)
+    padded_number(shown, digits as usize + usize::from(shown < 0), fill_mode)
 }
 
 fn month_of<'names>(fields: &Fields, names: &[&'names str; 12]) -> Result<&'names str> {

@@ -142,16 +142,9 @@ fn compiled(pattern: &str, insensitive: bool) -> Result<Rc<Regex>> {
         .size_limit(4 << 20)
         .build()
         .map_err(|error| {
-            let reason = error.to_string();
-            let last = reason
-                .lines()
-                .last()
-                .unwrap_or_default()
-                .trim_start_matches("error: ")
-                .to_owned();
             SqlError::new(
                 SqlState::INVALID_REGULAR_EXPRESSION,
-                format!("invalid regular expression: {last}"),
+                format!("invalid regular expression: {}", complaint(&error.to_string())),
             )
         })?;
     let regex = Rc::new(regex);
@@ -162,6 +155,34 @@ fn compiled(pattern: &str, insensitive: bool) -> Result<Rc<Regex>> {
         cache.push((pattern.to_owned(), insensitive, Rc::clone(&regex)));
     });
     Ok(regex)
+}
+
+/// PostgreSQL's words for what the regex crate complains of.
+fn complaint(reason: &str) -> &str {
+    const WORDS: &[(&str, &str)] = &[
+        ("unclosed group", "parentheses () not balanced"),
+        ("unopened group", "parentheses () not balanced"),
+        ("unclosed character class", "brackets [] not balanced"),
+        (
+            "repetition operator missing expression",
+            "quantifier operand invalid",
+        ),
+        ("repetition", "invalid repetition count(s)"),
+        ("character class range", "invalid character range"),
+        ("escape", "invalid escape \\ sequence"),
+        ("size limit", "regular expression is too complex"),
+    ];
+    let known = WORDS
+        .iter()
+        .find(|(theirs, _)| reason.contains(theirs))
+        .map(|(_, ours)| *ours);
+    known.unwrap_or_else(|| {
+        reason
+            .lines()
+            .last()
+            .unwrap_or_default()
+            .trim_start_matches("error: ")
+    })
 }
 
 /// PostgreSQL's escapes in the regex crate's words.

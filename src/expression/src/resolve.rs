@@ -63,10 +63,19 @@ fn call(
     wanted: &[SqlType],
     result: SqlType,
 ) -> Result<Expression> {
+    // The evaluator has no operators on floats of two widths.
+    let widened = wanted.contains(&SqlType::Real) && wanted.contains(&SqlType::DoublePrecision);
     let arguments = arguments
         .into_iter()
         .zip(wanted)
-        .map(|(argument, wanted)| coerce(argument, wanted, CastContext::Implicit))
+        .map(|(argument, wanted)| {
+            let wanted = if widened && *wanted == SqlType::Real {
+                &SqlType::DoublePrecision
+            } else {
+                wanted
+            };
+            coerce(argument, wanted, CastContext::Implicit)
+        })
         .collect::<Result<Vec<_>>>()?;
     if function == Function::UnaryPlus {
         return arguments
@@ -154,7 +163,14 @@ fn comparison_type(operator: &str, left: &Expression, right: &Expression) -> Res
     let types = [left.sql_type(), right.sql_type()];
     let candidates: Vec<&[SqlType]> = COMPARABLE.iter().map(<[SqlType; 2]>::as_slice).collect();
     match choose(&candidates, &types, true) {
-        Choice::One(index) => Ok(COMPARABLE[index][0].clone()),
+        Choice::One(index) => {
+            let [left, right] = &COMPARABLE[index];
+            Ok(if *right == SqlType::DoublePrecision {
+                right.clone()
+            } else {
+                left.clone()
+            })
+        }
         Choice::None => Err(undefined_operator(operator, &types)),
         Choice::Ambiguous => Err(ambiguous_operator(operator, &types)),
     }

@@ -52,20 +52,20 @@ macro_rules! overloads {
 /// Binary operators.
 pub(crate) const BINARY_OPERATORS: &[Signature] = overloads! {
     "+" Add: (INT2, INT2) -> INT2, (INT4, INT4) -> INT4, (INT8, INT8) -> INT8, (FLOAT4, FLOAT4) -> FLOAT4,
-        (FLOAT8, FLOAT8) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC, (DATE, INT4) -> DATE, (INT4, DATE) -> DATE,
+        (FLOAT8, FLOAT8) -> FLOAT8, (FLOAT4, FLOAT8) -> FLOAT8, (FLOAT8, FLOAT4) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC, (DATE, INT4) -> DATE, (INT4, DATE) -> DATE,
         (DATE, INTERVAL) -> TS, (INTERVAL, DATE) -> TS, (DATE, TIME) -> TS, (TIME, DATE) -> TS,
         (INTERVAL, INTERVAL) -> INTERVAL, (TIME, INTERVAL) -> TIME, (INTERVAL, TIME) -> TIME,
         (TS, INTERVAL) -> TS, (INTERVAL, TS) -> TS, (TSTZ, INTERVAL) -> TSTZ, (INTERVAL, TSTZ) -> TSTZ;
     "-" Subtract: (INT2, INT2) -> INT2, (INT4, INT4) -> INT4, (INT8, INT8) -> INT8, (FLOAT4, FLOAT4) -> FLOAT4,
-        (FLOAT8, FLOAT8) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC, (DATE, DATE) -> INT4, (DATE, INT4) -> DATE,
+        (FLOAT8, FLOAT8) -> FLOAT8, (FLOAT4, FLOAT8) -> FLOAT8, (FLOAT8, FLOAT4) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC, (DATE, DATE) -> INT4, (DATE, INT4) -> DATE,
         (DATE, INTERVAL) -> TS, (INTERVAL, INTERVAL) -> INTERVAL, (TIME, INTERVAL) -> TIME,
         (TIME, TIME) -> INTERVAL, (TS, INTERVAL) -> TS, (TS, TS) -> INTERVAL, (TSTZ, INTERVAL) -> TSTZ,
         (TSTZ, TSTZ) -> INTERVAL;
     "*" Multiply: (INT2, INT2) -> INT2, (INT4, INT4) -> INT4, (INT8, INT8) -> INT8, (FLOAT4, FLOAT4) -> FLOAT4,
-        (FLOAT8, FLOAT8) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC, (INTERVAL, FLOAT8) -> INTERVAL,
+        (FLOAT8, FLOAT8) -> FLOAT8, (FLOAT4, FLOAT8) -> FLOAT8, (FLOAT8, FLOAT4) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC, (INTERVAL, FLOAT8) -> INTERVAL,
         (FLOAT8, INTERVAL) -> INTERVAL;
     "/" Divide: (INT2, INT2) -> INT2, (INT4, INT4) -> INT4, (INT8, INT8) -> INT8, (FLOAT4, FLOAT4) -> FLOAT4,
-        (FLOAT8, FLOAT8) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC, (INTERVAL, FLOAT8) -> INTERVAL;
+        (FLOAT8, FLOAT8) -> FLOAT8, (FLOAT4, FLOAT8) -> FLOAT8, (FLOAT8, FLOAT4) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC, (INTERVAL, FLOAT8) -> INTERVAL;
     "%" Modulo: (INT2, INT2) -> INT2, (INT4, INT4) -> INT4, (INT8, INT8) -> INT8, (NUMERIC, NUMERIC) -> NUMERIC;
     "^" Power: (FLOAT8, FLOAT8) -> FLOAT8, (NUMERIC, NUMERIC) -> NUMERIC;
     "&" BitAnd: (INT2, INT2) -> INT2, (INT4, INT4) -> INT4, (INT8, INT8) -> INT8;
@@ -94,7 +94,8 @@ pub(crate) const PREFIX_OPERATORS: &[Signature] = overloads! {
     "||/" CubeRoot: (FLOAT8) -> FLOAT8;
 };
 
-/// Types that compare with themselves; others find their common type by implicit casts.
+/// Types that compare; others find their common type by implicit casts. Of PostgreSQL's operators on two different
+/// types only those of floats are here: they alone decide what an integer or numeric beside a `real` becomes.
 pub(crate) const COMPARABLE: &[[SqlType; 2]] = &[
     [BOOL, BOOL],
     [INT2, INT2],
@@ -102,6 +103,8 @@ pub(crate) const COMPARABLE: &[[SqlType; 2]] = &[
     [INT8, INT8],
     [FLOAT4, FLOAT4],
     [FLOAT8, FLOAT8],
+    [FLOAT4, FLOAT8],
+    [FLOAT8, FLOAT4],
     [NUMERIC, NUMERIC],
     [TEXT, TEXT],
     [BPCHAR, BPCHAR],

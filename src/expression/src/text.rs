@@ -75,7 +75,7 @@ fn initcap(value: &str) -> String {
         .collect()
 }
 
-pub(crate) fn unary(function: F, argument: &Datum, sql_type: &SqlType) -> Result<Datum> {
+pub(crate) fn unary(function: F, argument: &Datum) -> Result<Datum> {
     match argument {
         Datum::Text(value) => unary_text(function, value),
         Datum::Bytea(value) => match function {
@@ -87,10 +87,7 @@ pub(crate) fn unary(function: F, argument: &Datum, sql_type: &SqlType) -> Result
         Datum::Integer(value) if function == F::Chr => chr(*value),
         Datum::Integer(value) if function == F::ToHex => Ok(text(format!("{value:x}"))),
         Datum::BigInt(value) if function == F::ToHex => Ok(text(format!("{value:x}"))),
-        _ => {
-            let _ = sql_type;
-            Err(mismatch(function))
-        }
+        _ => Err(mismatch(function)),
     }
 }
 
@@ -117,10 +114,7 @@ fn unary_text(function: F, value: &str) -> Result<Datum> {
 fn chr(code: i32) -> Result<Datum> {
     let limit = |message: String| SqlError::new(SqlState::PROGRAM_LIMIT_EXCEEDED, message);
     if code < 0 {
-        return Err(SqlError::new(
-            SqlState::PROGRAM_LIMIT_EXCEEDED,
-            "character number must be positive",
-        ));
+        return Err(invalid("character number must be positive"));
     }
     if code == 0 {
         return Err(limit("null character not permitted".to_owned()));

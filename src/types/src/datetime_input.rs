@@ -17,6 +17,7 @@ pub(crate) enum DateTimeError {
     FieldOverflow,
     MonthDayOverflow,
     IntervalOverflow,
+    IntervalOutOfRange,
     ZoneOverflow,
     UnknownZone(String),
     NeedsClock,
@@ -43,6 +44,7 @@ impl DateTimeError {
                 SqlState::INTERVAL_FIELD_OVERFLOW,
                 format!("interval field value out of range: \"{text}\""),
             ),
+            Self::IntervalOutOfRange => crate::interval::interval_out_of_range(),
             Self::ZoneOverflow => SqlError::new(
                 SqlState::INVALID_TIME_ZONE_DISPLACEMENT_VALUE,
                 format!("time zone displacement out of range: \"{text}\""),
@@ -86,6 +88,7 @@ struct Decoder {
     mask: u8,
     text_month: bool,
     two_digit_year: bool,
+    weekday_seen: bool,
     before_christ: bool,
     era_seen: bool,
     afternoon: Option<bool>,
@@ -291,6 +294,10 @@ impl Decoder {
         if parts.is_empty() || parts.len() > 3 {
             return Err(BadFormat);
         }
+        // PostgreSQL wants joined dates before all else.
+        if self.mask & TIME != 0 || self.weekday_seen {
+            return Err(BadFormat);
+        }
         // The name of the month first: it decides how the numbers read.
         let mut numbers = Vec::with_capacity(3);
         for part in parts {
@@ -325,6 +332,13 @@ impl Decoder {
         let value = number(text)?;
         let long = text.len() >= 3;
         let date_mask = self.mask & DATE;
+        if date_mask == YEAR && text.len() == 3 && (1..=366).contains(&value) {
+            // The day of the year.
+            let (year, month, day) = civil_from_days(days_from_civil(self.parsed.year, 1, 1) + value - 1);
+            (self.parsed.year, self.parsed.month, self.parsed.day) = (year, i64::from(month), i64::from(day));
+            self.mask |= DATE;
+            return Ok(());
+        }
         let bit = match date_mask {
             0 if long => YEAR,
             0 => MONTH,
@@ -504,7 +518,10 @@ impl Decoder {
                 Ok(())
             }
             "at" | "on" => Ok(()),
-            weekday if is_weekday(weekday) => Ok(()),
+            weekday if is_weekday(weekday) => {
+                self.weekday_seen = true;
+                Ok(())
+            }
             zone => self.zone_word(zone),
         }
     }
@@ -630,7 +647,12 @@ pub(crate) fn parse_time(text: &str, now_unix_micros: Option<i64>) -> Result<i64
             .map(|parsed| parsed.time_micros)
             .map_err(|error| error.report("time", text));
     }
-    let parsed = decode(text, now_unix_micros).map_err(|error| error.report("time", text))?;
+    let timed = if bare.starts_with(|first: char| first.is_ascii_digit()) {
+        bare
+    } else {
+        text
+    };
+    let parsed = decode(timed, now_unix_micros).map_err(|error| error.report("time", text))?;
     if parsed.infinity.is_some() {
         return Err(bad());
     }

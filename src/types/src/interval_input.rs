@@ -90,6 +90,11 @@ impl Sum {
 
     fn add(&mut self, value: i64, fraction: f64, unit: Unit) -> Outcome {
         let years = |sum: &mut Self, count: i64| {
+            // PostgreSQL counts years in an int.
+            let whole = value
+                .checked_mul(count)
+                .filter(|years| i32::try_from(*years).is_ok());
+            whole.ok_or(DateTimeError::IntervalOverflow)?;
             sum.add_months(value, 12 * count)?;
             sum.add_months((fraction * 12.0 * count as f64).round_ties_even() as i64, 1)
         };
@@ -114,8 +119,9 @@ impl Sum {
 
     fn finish(self) -> Outcome<Interval> {
         let narrow = |value: i64| i32::try_from(value).map_err(|_| DateTimeError::IntervalOverflow);
+        let months = i32::try_from(self.months).map_err(|_| DateTimeError::IntervalOutOfRange)?;
         Ok(Interval {
-            months: narrow(self.months)?,
+            months,
             days: narrow(self.days)?,
             micros: self.micros,
         })
@@ -186,9 +192,6 @@ fn verbose(text: &str) -> Outcome<Interval> {
     while index < tokens.len() {
         let token = tokens[index];
         index += 1;
-        if ago {
-            return Err(DateTimeError::BadFormat);
-        }
         match token.kind {
             TokenKind::Time => {
                 if std::mem::replace(&mut seen_clock, true) {
@@ -268,6 +271,9 @@ fn iso8601(text: &str) -> Outcome<Interval> {
     if rest.is_empty() {
         return Err(DateTimeError::BadFormat);
     }
+    if let Some(interval) = iso8601_alternative(rest)? {
+        return Ok(interval);
+    }
     while !rest.is_empty() {
         if let Some(after) = rest.strip_prefix('T') {
             if in_time {
@@ -298,6 +304,37 @@ fn iso8601(text: &str) -> Outcome<Interval> {
     sum.finish()
 }
 
+/// `P0001-02-03T04:05:06` and `P00010203T040506`; `None` if the text is not of this form.
+fn iso8601_alternative(text: &str) -> Outcome<Option<Interval>> {
+    let (date, time) = text.split_once('T').unwrap_or((text, ""));
+    let all_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    let mut sum = Sum::default();
+    if date.len() == 8 && all_digits(date) {
+        sum.add(split_number(&date[..4])?.0, 0.0, Unit::Year)?;
+        sum.add(split_number(&date[4..6])?.0, 0.0, Unit::Month)?;
+        sum.add(split_number(&date[6..])?.0, 0.0, Unit::Day)?;
+    } else if !date.is_empty() {
+        let parts: Vec<&str> = date.split('-').collect();
+        if parts.len() < 2 || parts.len() > 3 || !parts.iter().all(|part| all_digits(part)) {
+            return Ok(None);
+        }
+        for (part, unit) in parts.iter().zip([Unit::Year, Unit::Month, Unit::Day]) {
+            sum.add(split_number(part)?.0, 0.0, unit)?;
+        }
+    }
+    if time.contains(':') {
+        add_clock(&mut sum, time)?;
+    } else if time.len() == 6 && all_digits(time) {
+        add_clock(
+            &mut sum,
+            &format!("{}:{}:{}", &time[..2], &time[2..4], &time[4..]),
+        )?;
+    } else if !time.is_empty() || date.is_empty() {
+        return Ok(None);
+    }
+    sum.finish().map(Some)
+}
+
 /// `interval_in`.
 pub(crate) fn parse_interval(text: &str) -> Result<Interval> {
     let parsed = if text.starts_with('P') {
@@ -305,5 +342,9 @@ pub(crate) fn parse_interval(text: &str) -> Result<Interval> {
     } else {
         verbose(text)
     };
+    let parsed = parsed.map_err(|error| match error {
+        DateTimeError::FieldOverflow => DateTimeError::IntervalOverflow,
+        other => other,
+    });
     parsed.map_err(|error| error.report("interval", text))
 }
