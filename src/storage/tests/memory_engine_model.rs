@@ -1,6 +1,6 @@
 //! Random operations on the engine in memory and on plain ordered maps, with crashes: both must agree.
 #![cfg(not(madsim))]
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! Row versions in a shard engine against a plain list of versions for each row: random commits, reads at
 //! random snapshots, scans of rows and indexes both ways, garbage collection, index builds, crashes and replay.
 #![cfg(not(madsim))]
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

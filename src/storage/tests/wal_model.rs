@@ -1,7 +1,7 @@
 //! The write-ahead log against its promise, on a disk that crashes: every acknowledged frame comes back, in
 //! order, and nothing comes back that was not appended.
 #![cfg(not(madsim))]
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, missing_docs)]
 
 mod support;
 

@@ -78,20 +78,20 @@ impl CrashDisk {
     pub fn crash(&self, chance: &SeededEntropy) {
         let mut state = self.0.lock();
         state.operations_left = None;
-        if chance.next_u64() % 2 == 0 {
+        if chance.next_u64().is_multiple_of(2) {
             state.names = state.durable_names.clone();
         }
         state.durable_names = state.names.clone();
         for inode in &mut state.inodes {
             let mut content = std::mem::take(&mut inode.durable);
-            let out_of_order = chance.next_u64() % 2 == 0;
+            let out_of_order = chance.next_u64().is_multiple_of(2);
             let survivors = chance.next_u64() as usize % (inode.pending.len() + 1);
             for (index, pending) in inode.pending.drain(..).enumerate() {
                 match pending {
                     Pending::Write(offset, data) if out_of_order => {
                         // Each sector is written or not.
                         for (sector, part) in data.chunks(64).enumerate() {
-                            if chance.next_u64() % 2 == 0 {
+                            if chance.next_u64().is_multiple_of(2) {
                                 write(&mut content, offset as usize + sector * 64, part);
                             }
                         }
@@ -102,7 +102,7 @@ impl CrashDisk {
                     Pending::Write(offset, data) if index == survivors => {
                         let torn = chance.next_u64() as usize % (data.len() + 1);
                         write(&mut content, offset as usize, &data[..torn]);
-                        if chance.next_u64() % 2 == 0 {
+                        if chance.next_u64().is_multiple_of(2) {
                             // The length was written, the data not.
                             let length = content.len().max(offset as usize + data.len());
                             content.resize(length, 0);
