@@ -1,1 +1,34 @@
-fn main() {}
+//! `cargo sim`: a whole cluster and its clients in one process, on simulated time, network and disks.
+//!
+//! One process runs one simulation, so that nothing leaks from one into the next. See [`command_line`] for
+//! what can be asked of it.
+
+#[cfg(madsim)]
+mod cluster;
+#[cfg(madsim)]
+mod command_line;
+#[cfg(madsim)]
+mod configuration;
+#[cfg(madsim)]
+mod many;
+#[cfg(madsim)]
+mod roles;
+#[cfg(madsim)]
+mod simulation;
+#[cfg(madsim)]
+mod trace;
+#[cfg(madsim)]
+mod verdict;
+#[cfg(madsim)]
+mod world;
+
+#[cfg(madsim)]
+fn main() -> std::process::ExitCode {
+    command_line::main()
+}
+
+#[cfg(not(madsim))]
+fn main() -> std::process::ExitCode {
+    eprintln!("the simulator must be built for simulation: run it as `cargo sim --seed 1`");
+    std::process::ExitCode::from(2)
+}

@@ -1,0 +1,330 @@
+//! The simulated machines: what runs on each, and how each of them can be broken.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use madsim::runtime::Handle;
+use madsim::task::NodeId;
+use neorunbase_coordination::{ClientOptions, EmbeddedService, RemoteClient};
+use neorunbase_fault_injection::{CutSilence, DiskCrash, Victim};
+use neorunbase_storage::memory_engine::MemoryEngineFactory;
+use neorunbase_workloads::ClientWorld;
+use neorunbase_world::World;
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+
+use crate::configuration::{COORDINATION, COORDINATOR, Configuration};
+use crate::roles::{self, COORDINATION_PORT};
+use crate::trace::{Trace, trace};
+use crate::world::clock::SimClock;
+use crate::world::disk::SimDisk;
+use crate::world::entropy::SimEntropy;
+use crate::world::network::Fabric;
+use crate::world::spawner::SimSpawner;
+
+/// How often the supervisor looks for disks that failed under their process.
+const SUPERVISION_INTERVAL: Duration = Duration::from_millis(500);
+/// A killed process's tasks must be gone before the next life begins.
+const SHORTEST_DOWN_TIME: Duration = Duration::from_millis(2);
+
+struct Machine {
+    id: NodeId,
+    disk: SimDisk,
+    engines: MemoryEngineFactory,
+    clock: SimClock,
+    /// The session of its present process.
+    session: Mutex<Option<Arc<RemoteClient>>>,
+    up: Mutex<bool>,
+    failed_syncs_seen: Mutex<u64>,
+}
+
+/// The cluster. Machines live as long as it does, their processes come and go.
+pub struct Cluster {
+    configuration: Configuration,
+    trace: Trace,
+    fabric: Fabric,
+    machines: BTreeMap<String, Machine>,
+    service: Mutex<Option<Arc<EmbeddedService>>>,
+    /// Machines that are held down by a fault: the supervisor leaves them alone.
+    exits: mpsc::UnboundedSender<(String, u64)>,
+}
+
+impl Cluster {
+    /// Makes all machines and starts them.
+    pub fn start(configuration: &Configuration, trace: &Trace) -> Arc<Self> {
+        let mut names = configuration.server_names();
+        let servers = names.clone();
+        names.extend(configuration.client_names());
+        let fabric = Fabric::new(
+            &names,
+            configuration.seed ^ 0x6e65_7477_6f72_6b21,
+            configuration.link_speed(),
+            trace.clone(),
+        );
+        let (exits, exited) = mpsc::unbounded_channel();
+        let cluster = Arc::new_cyclic(|weak: &Weak<Self>| {
+            let machines = servers
+                .iter()
+                .enumerate()
+                .map(|(index, name)| {
+                    let (own, cluster) = (name.clone(), weak.clone());
+                    let node = Handle::current()
+                        .create_node()
+                        .name(name)
+                        .init(move || Self::process(cluster.clone(), own.clone()))
+                        .build();
+                    let disk = SimDisk::new(
+                        name,
+                        configuration.seed ^ (index as u64 + 1) << 48,
+                        configuration.disk_speed(),
+                        trace.clone(),
+                    );
+                    let machine = Machine {
+                        id: node.id(),
+                        disk,
+                        engines: MemoryEngineFactory::new(),
+                        clock: SimClock(configuration.clock_error(index)),
+                        session: Mutex::new(None),
+                        up: Mutex::new(true),
+                        failed_syncs_seen: Mutex::new(0),
+                    };
+                    (name.clone(), machine)
+                })
+                .collect();
+            Self {
+                configuration: configuration.clone(),
+                trace: trace.clone(),
+                fabric,
+                machines,
+                service: Mutex::new(None),
+                exits,
+            }
+        });
+        madsim::task::spawn(cluster.clone().supervise(exited));
+        cluster
+    }
+
+    /// The first task of each life of a machine.
+    async fn process(cluster: Weak<Self>, name: String) {
+        let Some(cluster) = cluster.upgrade() else { return };
+        let incarnation = cluster.machines[&name].disk.incarnation();
+        trace!(cluster.trace, "node {name} starts");
+        match cluster.run_role(&name).await {
+            Ok(running) => {
+                // The role works in the background from here on.
+                futures::future::pending::<()>().await;
+                drop(running);
+            }
+            Err(error) => {
+                trace!(cluster.trace, "node {name} exits: {error:#}");
+                tracing::warn!(name, "exits: {error:#}");
+                // The supervisor ends when the simulation does.
+                let _ = cluster.exits.send((name, incarnation));
+                futures::future::pending::<()>().await;
+            }
+        }
+    }
+
+    async fn run_role(&self, name: &str) -> anyhow::Result<roles::Running> {
+        let machine = &self.machines[name];
+        let network = Arc::new(self.fabric.network_of(name));
+        let clock = Arc::new(machine.clock);
+        let spawner = Arc::new(SimSpawner);
+        let session_timeout = Duration::from_millis(self.configuration.session_timeout_ms);
+        let session = Arc::new(RemoteClient::remote(
+            &format!("{COORDINATION}:{COORDINATION_PORT}"),
+            network.clone(),
+            clock.clone(),
+            spawner.clone(),
+            ClientOptions::with_session_timeout(session_timeout),
+        ));
+        let world = World {
+            clock,
+            entropy: Arc::new(SimEntropy),
+            spawner,
+            network,
+            disk: Arc::new(machine.disk.clone()),
+            engines: Arc::new(machine.engines.clone()),
+            coordination: session.clone(),
+        };
+        match name {
+            COORDINATION => {
+                drop((session, world.coordination.clone()));
+                let (service, running) = roles::coordination(&world).await?;
+                *self.service.lock() = Some(service);
+                Ok(running)
+            }
+            COORDINATOR => {
+                *machine.session.lock() = Some(session);
+                roles::coordinator(world, name, &self.configuration).await
+            }
+            _ => {
+                *machine.session.lock() = Some(session);
+                roles::data_node(world, name, &self.configuration).await
+            }
+        }
+    }
+
+    /// What an init system and an operator do: processes that exit, or whose disk failed, are started again.
+    async fn supervise(self: Arc<Self>, mut exited: mpsc::UnboundedReceiver<(String, u64)>) {
+        loop {
+            madsim::time::sleep(SUPERVISION_INTERVAL).await;
+            let mut restart = Vec::new();
+            while let Ok((name, incarnation)) = exited.try_recv() {
+                if self.machines[&name].disk.incarnation() == incarnation {
+                    restart.push(name);
+                }
+            }
+            for (name, machine) in &self.machines {
+                let failed = machine.disk.failed_syncs();
+                let mut seen = machine.failed_syncs_seen.lock();
+                if *seen < failed {
+                    *seen = failed;
+                    restart.push(name.clone());
+                }
+            }
+            for name in restart {
+                if *self.machines[&name].up.lock() {
+                    trace!(self.trace, "node {name} is restarted by its supervisor");
+                    self.kill(&name, DiskCrash::Kept, false);
+                    madsim::time::sleep(SHORTEST_DOWN_TIME).await;
+                    self.restart(&name);
+                }
+            }
+        }
+    }
+
+    /// What clients on `machine` need. All of them share one clock.
+    pub fn client_world(&self, machine: &str) -> ClientWorld {
+        ClientWorld {
+            clock: Arc::new(SimClock::default()),
+            spawner: Arc::new(SimSpawner),
+            network: Arc::new(self.fabric.network_of(machine)),
+        }
+    }
+
+    /// Messages and bytes that went over the network.
+    pub fn traffic(&self) -> (u64, u64) {
+        self.fabric.traffic()
+    }
+
+    /// All machines lose power and come back; what was not synced is treated as `disk` says.
+    pub async fn power_cycle(&self, disk: DiskCrash) {
+        for name in self.machines.keys() {
+            self.kill(name, disk, true);
+        }
+        madsim::time::sleep(SHORTEST_DOWN_TIME * 10).await;
+        for name in self.machines.keys() {
+            self.restart(name);
+        }
+    }
+}
+
+#[async_trait]
+impl Victim for Cluster {
+    async fn sleep(&self, duration: Duration) {
+        madsim::time::sleep(duration).await;
+    }
+
+    fn servers(&self) -> Vec<String> {
+        self.machines.keys().cloned().collect()
+    }
+
+    fn nodes(&self) -> Vec<String> {
+        let mut nodes = self.servers();
+        nodes.extend(self.configuration.client_names());
+        nodes
+    }
+
+    fn kill(&self, node: &str, disk: DiskCrash, silent: bool) {
+        let Some(machine) = self.machines.get(node) else {
+            return;
+        };
+        if !std::mem::take(&mut *machine.up.lock()) {
+            return;
+        }
+        trace!(
+            self.trace,
+            "node {node} goes down, disk {disk:?}, silent {silent}"
+        );
+        *machine.session.lock() = None;
+        if node == COORDINATION {
+            *self.service.lock() = None;
+        }
+        self.fabric.node_down(node, silent);
+        machine.disk.crash(disk);
+        // An engine has no log: what it had not flushed lived in the process.
+        machine.engines.crash_all();
+        Handle::current().kill(machine.id);
+    }
+
+    fn restart(&self, node: &str) {
+        let Some(machine) = self.machines.get(node) else {
+            return;
+        };
+        let mut up = machine.up.lock();
+        if *up {
+            return;
+        }
+        *up = true;
+        self.fabric.node_up(node);
+        Handle::current().restart(machine.id);
+    }
+
+    fn cut(&self, from: &str, to: &str, silence: CutSilence) {
+        self.fabric.cut(from, to, silence);
+    }
+
+    fn heal(&self, from: &str, to: &str) {
+        self.fabric.heal(from, to);
+    }
+
+    fn slow_link(&self, one: &str, other: &str, delay: Duration) {
+        self.fabric.slow_link(one, other, delay);
+    }
+
+    fn slow_disk(&self, node: &str, delay: Duration) {
+        if let Some(machine) = self.machines.get(node) {
+            machine.disk.set_extra_sync_delay(delay);
+        }
+    }
+
+    fn fail_next_sync(&self, node: &str) {
+        if let Some(machine) = self.machines.get(node)
+            && *machine.up.lock()
+        {
+            machine.disk.fail_next_sync();
+        }
+    }
+
+    fn pause(&self, node: &str) {
+        if let Some(machine) = self.machines.get(node) {
+            Handle::current().pause(machine.id);
+        }
+    }
+
+    fn resume(&self, node: &str) {
+        if let Some(machine) = self.machines.get(node) {
+            Handle::current().resume(machine.id);
+        }
+    }
+
+    fn expire_session(&self, node: &str) {
+        let session = self.machines.get(node).and_then(|machine| {
+            machine
+                .session
+                .lock()
+                .as_ref()
+                .and_then(|client| client.session_id())
+        });
+        if let (Some(session), Some(service)) = (session, &*self.service.lock()) {
+            service.expire_session(session);
+        }
+    }
+
+    fn note(&self, what: &str) {
+        trace!(self.trace, "fault {what}");
+    }
+}

@@ -1,0 +1,198 @@
+//! What a seed decides before anything runs.
+
+use std::time::Duration;
+
+use neorunbase_fault_injection::{FaultPlan, Topology};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use serde::Serialize;
+
+use crate::world::clock::ClockError;
+use crate::world::disk::DiskSpeed;
+use crate::world::network::LinkSpeed;
+
+/// The node of the coordination service.
+pub const COORDINATION: &str = "coordination";
+/// The Coordinator.
+pub const COORDINATOR: &str = "coordinator-1";
+
+/// One simulation, fully decided.
+#[derive(Clone, Debug, Serialize)]
+pub struct Configuration {
+    /// The seed.
+    pub seed: u64,
+    /// How long clients run, in simulated milliseconds.
+    pub length_ms: u64,
+    /// Number of Data Nodes.
+    pub data_nodes: u32,
+    /// SHARDS of each table.
+    pub shards: u32,
+    /// Clients of each workload.
+    pub clients: u32,
+    /// The longest pause between two operations of a client, in milliseconds.
+    pub pause_ms: u64,
+    /// How long a client waits for an answer, in milliseconds.
+    pub call_deadline_ms: u64,
+    /// Accounts of the bank.
+    pub accounts: i64,
+    /// Lists open for appending at a time.
+    pub lists: i64,
+    /// Appends a list gets.
+    pub longest_list: i64,
+    /// Coordination sessions, in milliseconds.
+    pub session_timeout_ms: u64,
+    /// Links, in microseconds: shortest, longest.
+    pub link_micros: (u64, u64),
+    /// Syncs, in microseconds: shortest, longest.
+    pub sync_micros: (u64, u64),
+    /// Drift of each server's clock, in parts per million.
+    pub drift_ppm: Vec<i32>,
+    /// How far each server's wall clock is off, in microseconds.
+    pub wall_skew_micros: Vec<i64>,
+    /// Settings of Data Nodes that a user would leave alone.
+    pub knobs: Knobs,
+    /// What breaks.
+    pub plan: FaultPlan,
+}
+
+/// Settings that decide how often rare things happen.
+#[derive(Clone, Debug, Serialize)]
+pub struct Knobs {
+    /// Between checkpoints of a Data Node, in milliseconds.
+    pub checkpoint_interval_ms: u64,
+    /// Log bytes that make a checkpoint due.
+    pub checkpoint_wal_bytes: u64,
+    /// Bytes of a log segment.
+    pub wal_segment_bytes: u64,
+    /// Between two rounds of collecting old versions, in milliseconds.
+    pub garbage_interval_ms: u64,
+    /// How long old versions stay readable, in milliseconds.
+    pub history_retention_ms: u64,
+    /// A longer lock wait is a deadlock, in milliseconds.
+    pub deadlock_timeout_ms: u64,
+    /// Silence of a Coordinator that rolls its transactions back, in milliseconds.
+    pub abandon_after_ms: u64,
+    /// How long a reader waits before it asks about a prepared transaction, in milliseconds.
+    pub in_doubt_patience_ms: u64,
+    /// Rows of a scan's batch, at most.
+    pub scan_batch_visits: usize,
+}
+
+impl Knobs {
+    fn draw(random: &mut SmallRng) -> Self {
+        Self {
+            checkpoint_interval_ms: pick(random, &[1_000, 5_000, 20_000, 180_000]),
+            checkpoint_wal_bytes: pick(random, &[16 << 10, 256 << 10, 64 << 20]),
+            wal_segment_bytes: pick(random, &[16 << 10, 128 << 10, 16 << 20]),
+            garbage_interval_ms: pick(random, &[500, 2_000, 10_000]),
+            history_retention_ms: pick(random, &[15_000, 60_000, 300_000]),
+            deadlock_timeout_ms: pick(random, &[500, 1_000, 3_000]),
+            abandon_after_ms: pick(random, &[1_500, 3_000, 5_000]),
+            in_doubt_patience_ms: pick(random, &[50, 300, 1_000]),
+            scan_batch_visits: pick(random, &[2, 50, 100_000]),
+        }
+    }
+}
+
+fn pick<T: Copy>(random: &mut SmallRng, choices: &[T]) -> T {
+    choices[random.random_range(0..choices.len())]
+}
+
+impl Configuration {
+    /// Draws everything from `seed`.
+    pub fn draw(seed: u64, length: Duration) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed ^ 0x636f_6e66_6967_7572);
+        let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+        let data_nodes = 3;
+        let sync_min = random.random_range(100..=3_000);
+        let link_min = random.random_range(50..=1_000);
+        let mut configuration = Self {
+            seed,
+            length_ms,
+            data_nodes,
+            shards: pick(&mut random, &[1, 2, 3, 4, 6, 8]),
+            clients: random.random_range(2..=3),
+            pause_ms: pick(&mut random, &[20, 50, 150]),
+            call_deadline_ms: pick(&mut random, &[3_000, 6_000, 10_000]),
+            accounts: pick(&mut random, &[4, 8, 16]),
+            lists: random.random_range(3..=6),
+            longest_list: pick(&mut random, &[10, 20, 40]),
+            session_timeout_ms: pick(&mut random, &[2_000, 4_000, 6_000]),
+            link_micros: (link_min, link_min + random.random_range(100..=3_000)),
+            sync_micros: (sync_min, sync_min + random.random_range(100..=5_000)),
+            drift_ppm: Vec::new(),
+            wall_skew_micros: Vec::new(),
+            knobs: Knobs::draw(&mut random),
+            plan: FaultPlan::default(),
+        };
+        let servers = configuration.data_nodes + 2;
+        let worst_drift = pick(&mut random, &[0, 200, 20_000]);
+        let worst_skew = pick(&mut random, &[0, 1_000_000, 3_600_000_000]);
+        for _ in 0..servers {
+            configuration
+                .drift_ppm
+                .push(random.random_range(-worst_drift..=worst_drift));
+            configuration
+                .wall_skew_micros
+                .push(random.random_range(-worst_skew..=worst_skew));
+        }
+        configuration.plan = FaultPlan::draw(seed, &configuration.topology(), length_ms);
+        configuration
+    }
+
+    /// Names of the Data Nodes.
+    pub fn data_node_names(&self) -> Vec<String> {
+        (1..=self.data_nodes)
+            .map(|number| format!("data-{number}"))
+            .collect()
+    }
+
+    /// Names of the machines that clients run on.
+    pub fn client_names(&self) -> Vec<String> {
+        (1..=2).map(|number| format!("client-{number}")).collect()
+    }
+
+    /// All servers: the coordination service first, then in order of start.
+    pub fn server_names(&self) -> Vec<String> {
+        let mut names = vec![COORDINATION.to_owned(), COORDINATOR.to_owned()];
+        names.extend(self.data_node_names());
+        names
+    }
+
+    /// What may break.
+    pub fn topology(&self) -> Topology {
+        let mut servers = vec![COORDINATOR.to_owned()];
+        servers.extend(self.data_node_names());
+        Topology {
+            servers,
+            coordination: vec![COORDINATION.to_owned()],
+            clients: self.client_names(),
+        }
+    }
+
+    /// How fast links are.
+    pub fn link_speed(&self) -> LinkSpeed {
+        LinkSpeed {
+            min_micros: self.link_micros.0,
+            max_micros: self.link_micros.1,
+            one_slow_in: 2_000,
+        }
+    }
+
+    /// How fast disks are.
+    pub fn disk_speed(&self) -> DiskSpeed {
+        DiskSpeed {
+            sync_min_micros: self.sync_micros.0,
+            sync_max_micros: self.sync_micros.1,
+        }
+    }
+
+    /// How far the clock of server number `index` is off.
+    pub fn clock_error(&self, index: usize) -> ClockError {
+        ClockError {
+            offset_nanos: (index as u64 + 1) * 3_600_000_000_000,
+            drift_ppm: self.drift_ppm.get(index).copied().unwrap_or_default(),
+            wall_skew_micros: self.wall_skew_micros.get(index).copied().unwrap_or_default(),
+        }
+    }
+}

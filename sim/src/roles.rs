@@ -1,0 +1,120 @@
+//! What runs on the simulated servers. Each function starts a role and returns what keeps it running.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use neorunbase_coordination::{EmbeddedService, JournalLocation, JournalSealer, RemoteServer};
+use neorunbase_kms::MasterKey;
+use neorunbase_server::daemon::{CoordinatorSettings, DataNodeSettings, start_coordinator, start_data_node};
+use neorunbase_server::datanode::DataNodeConfig;
+use neorunbase_world::World;
+
+use crate::configuration::{COORDINATION, Configuration};
+
+/// Where the coordination service listens.
+pub const COORDINATION_PORT: u16 = 2181;
+/// Where the Coordinator speaks PostgreSQL.
+pub const POSTGRESQL_PORT: u16 = 5432;
+const INTERNAL_PORT: u16 = 7000;
+const MASTER_KEY: &str = "a master key for simulated disks, forty characters";
+/// The first user's password.
+pub const PASSWORD: &str = "simulated";
+
+/// A running role; it stops when this is dropped.
+pub type Running = Box<dyn Any + Send + Sync>;
+
+fn master_key() -> anyhow::Result<MasterKey> {
+    MasterKey::from_text(MASTER_KEY).context("master key")
+}
+
+/// Seals the journal of the coordination service, which stands in for ZooKeeper here: real ones do not have it.
+struct Sealer([u8; 32]);
+
+impl Sealer {
+    fn nonce(sequence: u64) -> [u8; 12] {
+        let mut nonce = [0; 12];
+        nonce[..8].copy_from_slice(&sequence.to_le_bytes());
+        nonce
+    }
+}
+
+impl JournalSealer for Sealer {
+    fn seal(&self, sequence: u64, plaintext: &[u8]) -> Vec<u8> {
+        neorunbase_kms::seal(&self.0, Self::nonce(sequence), &[], plaintext)
+    }
+
+    fn open(&self, sequence: u64, sealed: &[u8]) -> Option<Vec<u8>> {
+        neorunbase_kms::open(&self.0, Self::nonce(sequence), &[], sealed)
+    }
+}
+
+/// The coordination service with its journal. The service is returned too, for faults.
+pub async fn coordination(world: &World) -> anyhow::Result<(Arc<EmbeddedService>, Running)> {
+    let journal = JournalLocation {
+        disk: world.disk.clone(),
+        path: "coordination.journal".to_owned(),
+        sealer: Arc::new(Sealer(master_key()?.derive("coordination journal"))),
+    };
+    let service = EmbeddedService::start(
+        world.clock.clone(),
+        world.entropy.clone(),
+        world.spawner.clone(),
+        Some(journal),
+    )
+    .await
+    .context("coordination service")?;
+    let server = RemoteServer::start(
+        &service,
+        &*world.network,
+        world.clock.clone(),
+        world.spawner.clone(),
+        &format!("{COORDINATION}:{COORDINATION_PORT}"),
+    )
+    .await
+    .context("coordination server")?;
+    let service = Arc::new(service);
+    Ok((service.clone(), Box::new((service, server))))
+}
+
+/// A Coordinator.
+pub async fn coordinator(world: World, name: &str, configuration: &Configuration) -> anyhow::Result<Running> {
+    let settings = CoordinatorSettings {
+        name: name.to_owned(),
+        pg_address: format!("{name}:{POSTGRESQL_PORT}"),
+        internal_address: format!("{name}:{INTERNAL_PORT}"),
+        session_timeout: Duration::from_millis(configuration.session_timeout_ms),
+        shards_default: configuration.shards,
+        replicas_default: 1,
+        admin_password: Some(PASSWORD.to_owned()),
+        max_connections: 200,
+    };
+    let handle = start_coordinator(world, settings, &master_key()?).await?;
+    Ok(Box::new(handle))
+}
+
+/// A Data Node.
+pub async fn data_node(world: World, name: &str, configuration: &Configuration) -> anyhow::Result<Running> {
+    let knobs = &configuration.knobs;
+    let settings = DataNodeSettings {
+        internal_address: format!("{name}:{INTERNAL_PORT}"),
+        session_timeout: Duration::from_millis(configuration.session_timeout_ms),
+        node: DataNodeConfig {
+            deadlock_timeout: Duration::from_millis(knobs.deadlock_timeout_ms),
+            abandon_after: Duration::from_millis(knobs.abandon_after_ms),
+            in_doubt_patience: Duration::from_millis(knobs.in_doubt_patience_ms),
+            history_retention: Duration::from_millis(knobs.history_retention_ms),
+            garbage_interval: Duration::from_millis(knobs.garbage_interval_ms),
+            checkpoint_poll: Duration::from_millis(500),
+            checkpoint_wal_bytes: knobs.checkpoint_wal_bytes,
+            checkpoint_interval: Duration::from_millis(knobs.checkpoint_interval_ms),
+            wal_segment_bytes: knobs.wal_segment_bytes,
+            wal_max_frame_bytes: 8 << 20,
+            scan_batch_visits: knobs.scan_batch_visits,
+            ..DataNodeConfig::new(name)
+        },
+    };
+    let handle = start_data_node(world, settings, &master_key()?, None).await?;
+    Ok(Box::new(handle))
+}

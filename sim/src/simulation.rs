@@ -1,0 +1,299 @@
+//! One simulation from start to verdict: set up, break things, heal, expect progress, lose power, judge.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use madsim::rand::RngCore;
+use neorunbase_fault_injection::{DiskCrash, Nemesis};
+use neorunbase_workloads::bank::Bank;
+use neorunbase_workloads::durability::Durability;
+use neorunbase_workloads::list_append::{Level, ListAppend};
+use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
+use parking_lot::Mutex;
+
+use crate::cluster::Cluster;
+use crate::configuration::{COORDINATOR, Configuration};
+use crate::roles::{PASSWORD, POSTGRESQL_PORT};
+use crate::trace::{Trace, trace};
+use crate::verdict::Verdict;
+use crate::world::now_nanos;
+
+/// A cluster that nothing breaks must accept its first tables within this.
+const SETUP_LIMIT: Duration = Duration::from_secs(60);
+/// After everything healed each client must be served within this.
+const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
+/// After a power loss the last reading must succeed within this.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// Beyond the length of the run: something spins.
+const TIME_LIMIT: Duration = Duration::from_secs(600);
+
+/// What a simulation found.
+pub struct Findings {
+    /// How it ended.
+    pub verdict: Verdict,
+    /// What is wrong, if anything.
+    pub complaints: Vec<String>,
+    /// What happened, in a few lines.
+    pub summary: Vec<String>,
+    /// The next number of the seeded generator: differs if two runs ever drew differently.
+    pub unseed: u64,
+    /// Simulated time.
+    pub simulated: Duration,
+}
+
+#[derive(Default)]
+struct Notes {
+    workloads: Vec<Arc<dyn Workload>>,
+    summary: Vec<String>,
+    simulated: Duration,
+    unseed: u64,
+}
+
+/// Runs the simulation that `configuration` describes.
+pub fn run(configuration: &Configuration, trace: &Trace) -> (Findings, Histories) {
+    let notes = Arc::new(Mutex::new(Notes::default()));
+    let panics = catch_panic_messages();
+    let mut runtime =
+        madsim::runtime::Runtime::with_seed_and_config(configuration.seed, madsim::Config::default());
+    runtime.set_time_limit(Duration::from_millis(configuration.length_ms) + TIME_LIMIT);
+    let result = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        runtime.block_on(simulate(configuration, trace, &notes))
+    }));
+    // The roles' tasks are dropped with the runtime, which is of no interest any more and may panic.
+    std::mem::forget(runtime);
+    let (verdict, complaints) = match result {
+        Ok((verdict, complaints)) => (verdict, complaints),
+        Err(_) => (Verdict::Crash, panics.lock().clone()),
+    };
+    let notes = std::mem::take(&mut *notes.lock());
+    let findings = Findings {
+        verdict,
+        complaints,
+        summary: notes.summary,
+        unseed: notes.unseed,
+        simulated: notes.simulated,
+    };
+    (findings, Histories(notes.workloads))
+}
+
+/// The workloads with what their clients saw.
+pub struct Histories(Vec<Arc<dyn Workload>>);
+
+impl Histories {
+    /// Writes a file for each workload into `folder`.
+    pub fn write(&self, folder: &Path) -> std::io::Result<()> {
+        for workload in &self.0 {
+            let path = folder.join(format!("history-{}.jsonl", workload.name()));
+            let mut output = std::io::BufWriter::new(std::fs::File::create(path)?);
+            workload.write_history(&mut output)?;
+            output.flush()?;
+        }
+        Ok(())
+    }
+}
+
+fn catch_panic_messages() -> Arc<Mutex<Vec<String>>> {
+    let messages = Arc::new(Mutex::new(Vec::new()));
+    let caught = messages.clone();
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let time = now_nanos();
+        caught.lock().push(format!("at {} ms: {info}", time / 1_000_000));
+        before(info);
+    }));
+    messages
+}
+
+fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
+    let shards = Some(configuration.shards);
+    let lists = |table, level| {
+        Arc::new(ListAppend::new(
+            table,
+            level,
+            configuration.lists,
+            configuration.longest_list,
+            shards,
+        ))
+    };
+    vec![
+        Arc::new(Bank::new("bank_accounts", configuration.accounts, 100, shards)),
+        Arc::new(Durability::new("durable_rows", shards)),
+        lists("lists_read_committed", Level::ReadCommitted),
+        lists("lists_repeatable_read", Level::RepeatableRead),
+    ]
+}
+
+async fn simulate(
+    configuration: &Configuration,
+    trace: &Trace,
+    notes: &Mutex<Notes>,
+) -> (Verdict, Vec<String>) {
+    let cluster = Cluster::start(configuration, trace);
+    let workloads = workloads(configuration);
+    notes.lock().workloads.clone_from(&workloads);
+    let outcome = drama(configuration, trace, &cluster, &workloads, notes).await;
+    let mut notes = notes.lock();
+    for workload in &workloads {
+        let (done, failed, unknown) = workload.counts();
+        let line = format!(
+            "{}: {done} done, {failed} failed, {unknown} unknown",
+            workload.name()
+        );
+        notes.summary.push(line);
+    }
+    let (messages, bytes) = cluster.traffic();
+    notes
+        .summary
+        .push(format!("network: {messages} messages, {bytes} bytes"));
+    notes.simulated = Duration::from_nanos(now_nanos());
+    notes.unseed = madsim::rand::thread_rng().next_u64();
+    match outcome {
+        Ok(()) => (Verdict::Passed, Vec::new()),
+        Err(end) => end,
+    }
+}
+
+fn stuck(what: String) -> (Verdict, Vec<String>) {
+    (Verdict::Liveness, vec![what])
+}
+
+async fn drama(
+    configuration: &Configuration,
+    trace: &Trace,
+    cluster: &Arc<Cluster>,
+    workloads: &[Arc<dyn Workload>],
+    notes: &Mutex<Notes>,
+) -> Result<(), (Verdict, Vec<String>)> {
+    let machines: Vec<ClientWorld> = configuration
+        .client_names()
+        .iter()
+        .map(|name| cluster.client_world(name))
+        .collect();
+    let target = Target {
+        address: format!("{COORDINATOR}:{POSTGRESQL_PORT}"),
+        user: "admin".to_owned(),
+        password: PASSWORD.to_owned(),
+        database: "neorunbase".to_owned(),
+        call_deadline: Duration::from_millis(configuration.call_deadline_ms),
+    };
+    for workload in workloads {
+        Driver::setup(&machines[0], &target, &**workload, SETUP_LIMIT)
+            .await
+            .map_err(|error| stuck(format!("{} could not be set up: {error}", workload.name())))?;
+        trace!(trace, "client {} is set up", workload.name());
+    }
+
+    let driver = Driver::default();
+    let pause = Duration::from_millis(configuration.pause_ms);
+    let mut number = 0;
+    for workload in workloads {
+        for index in 0..configuration.clients {
+            let world = &machines[number % machines.len()];
+            let seed = configuration
+                .seed
+                .wrapping_mul(0x9e37_79b9)
+                .wrapping_add(number as u64);
+            driver.start(world, target.clone(), workload.clone(), index, seed, pause);
+            number += 1;
+        }
+    }
+    let faults = Nemesis::new(&**cluster)
+        .run(&configuration.plan, configuration.length_ms)
+        .await;
+    notes
+        .lock()
+        .summary
+        .push(describe_faults(&faults, configuration.plan.final_power_loss));
+
+    everybody_progresses(&driver).await.map_err(stuck)?;
+    driver.stop();
+    if !within(PROGRESS_LIMIT, async || driver.running() == 0).await {
+        return Err(stuck(
+            "clients do not end although their calls have deadlines".to_owned(),
+        ));
+    }
+    if let Some(disk) = configuration.plan.final_power_loss {
+        cluster.power_cycle(disk).await;
+    }
+    let mut complaints = Vec::new();
+    for workload in workloads {
+        let read = Driver::finish(&machines[0], &target, &**workload, RECOVERY_LIMIT).await;
+        if let Err(error) = read {
+            complaints.push(format!(
+                "{}: the final state cannot be read: {error}",
+                workload.name()
+            ));
+            continue;
+        }
+        let report = workload.check();
+        trace!(trace, "check {} {}", workload.name(), report.summary);
+        notes
+            .lock()
+            .summary
+            .push(format!("{}: {}", workload.name(), report.summary));
+        if !report.violations.is_empty() {
+            let violations = report
+                .violations
+                .iter()
+                .map(|what| format!("{}: {what}", workload.name()));
+            return Err((Verdict::Correctness, violations.collect()));
+        }
+    }
+    if !complaints.is_empty() {
+        return Err((Verdict::Liveness, complaints));
+    }
+    Ok(())
+}
+
+fn describe_faults(faults: &BTreeMap<&'static str, u32>, last: Option<DiskCrash>) -> String {
+    let mut parts: Vec<String> = faults
+        .iter()
+        .map(|(kind, count)| format!("{count} × {kind}"))
+        .collect();
+    if let Some(disk) = last {
+        parts.push(format!("power loss at the end ({disk:?})"));
+    }
+    if parts.is_empty() {
+        return "faults: none".to_owned();
+    }
+    format!("faults: {}", parts.join(", "))
+}
+
+async fn within(limit: Duration, done: impl AsyncFn() -> bool) -> bool {
+    let steps = limit.as_millis() / 50;
+    for _ in 0..steps {
+        if done().await {
+            return true;
+        }
+        madsim::time::sleep(Duration::from_millis(50)).await;
+    }
+    done().await
+}
+
+async fn everybody_progresses(driver: &Driver) -> Result<(), String> {
+    let healed = now_nanos();
+    let waiting = || {
+        let mut waiting = driver.progress();
+        waiting.retain(|_, progress| progress.last_served_nanos.is_none_or(|at| at <= healed));
+        waiting
+    };
+    if within(PROGRESS_LIMIT, async || waiting().is_empty()).await {
+        return Ok(());
+    }
+    let waiting: Vec<String> = waiting()
+        .into_iter()
+        .map(|(client, progress)| {
+            let error = progress.last_error.unwrap_or_else(|| "no error".to_owned());
+            format!("{client} (served {} before; {error})", progress.served)
+        })
+        .collect();
+    Err(format!(
+        "not served within {} s after everything healed: {}",
+        PROGRESS_LIMIT.as_secs(),
+        waiting.join("; ")
+    ))
+}
