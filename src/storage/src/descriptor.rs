@@ -1,7 +1,7 @@
 //! What a Data Node must know of a table to write it: where rows and index entries go and what to call things
 //! in error messages. Travels with each write as a cached program.
 
-use neorunbase_types::SqlType;
+use neorunbase_types::{Datum, SqlType};
 use serde::{Deserialize, Serialize};
 
 /// A column that is part of a key.
@@ -15,6 +15,8 @@ pub struct KeyColumn {
     pub sql_type: SqlType,
     /// Sorts descending (indexes only).
     pub descending: bool,
+    /// The value in rows that were written before the column existed.
+    pub missing: Datum,
 }
 
 /// An index as the Data Node maintains it.

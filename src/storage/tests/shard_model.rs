@@ -30,6 +30,7 @@ fn column(column: u32, descending: bool) -> KeyColumn {
         name: format!("c{column}"),
         sql_type: SqlType::Integer,
         descending,
+        missing: Datum::Null,
     }
 }
 

@@ -96,6 +96,9 @@ pub fn descriptor(table: &Table) -> TableDescriptor {
             .map_or_else(|| "row id".to_owned(), |column| column.name.clone()),
         sql_type: table.key_column_type(id),
         descending,
+        missing: table
+            .column_by_id(id)
+            .map_or(Datum::Null, |column| column.missing.clone()),
     };
     TableDescriptor {
         storage: table.storage,

@@ -99,6 +99,16 @@ impl Transaction {
         self.participants.keys().copied().collect()
     }
 
+    /// Whether the node of `shard` takes part already.
+    pub fn takes_part_at(&self, shard: ShardId) -> bool {
+        self.participants.contains_key(&shard)
+            || self.services.router.locate(shard).is_some_and(|(_, node)| {
+                self.participants
+                    .values()
+                    .any(|participant| participant.node == node)
+            })
+    }
+
     /// Its only statement was committed by the shard itself.
     pub fn committed_by_shard(mut self) {
         self.participants.clear();
@@ -122,14 +132,14 @@ impl Transaction {
         Ok(())
     }
 
-    /// The snapshot for a statement. A READ COMMITTED statement on a single shard needs none: it reads what is
-    /// committed there now.
+    /// The snapshot for a statement. A READ COMMITTED statement that is a single request to a single shard needs
+    /// none: it sees what is committed there now.
     ///
     /// # Errors
     /// If no timestamp can be had.
-    pub async fn statement_snapshot(&self, shards: usize) -> Result<Timestamp> {
+    pub async fn statement_snapshot(&self, single_request: bool) -> Result<Timestamp> {
         match self.isolation {
-            IsolationLevel::ReadCommitted if shards <= 1 => Ok(0),
+            IsolationLevel::ReadCommitted if single_request => Ok(0),
             IsolationLevel::ReadCommitted => self.services.timestamps.next().await.map_err(timestamp_error),
             _ => Ok(self.snapshot),
         }

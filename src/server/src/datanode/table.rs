@@ -38,12 +38,12 @@ impl StoredTable {
     }
 }
 
-/// The index's columns of a row. Columns that the row does not have are NULL.
+/// The index's columns of a row. Columns newer than the row have the value they were added with.
 fn index_values(index: &IndexDescriptor, row: &[u8]) -> Result<Vec<Datum>, StorageError> {
     let wanted: Vec<(u32, &Datum)> = index
         .columns
         .iter()
-        .map(|column| (column.column, &Datum::Null))
+        .map(|column| (column.column, &column.missing))
         .collect();
     let mut values = Vec::with_capacity(wanted.len());
     decode_columns(row, &wanted, &mut values)?;

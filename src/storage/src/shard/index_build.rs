@@ -16,7 +16,7 @@ pub(super) fn index_key(index: &IndexDescriptor, row: &[u8]) -> Result<Bytes, St
     let wanted: Vec<(u32, &Datum)> = index
         .columns
         .iter()
-        .map(|column| (column.column, &Datum::Null))
+        .map(|column| (column.column, &column.missing))
         .collect();
     let mut values = Vec::with_capacity(wanted.len());
     decode_columns(row, &wanted, &mut values)?;

@@ -33,7 +33,7 @@ impl Execution<'_> {
             return Ok(written);
         }
         let shards: Vec<ShardId> = targets.iter().map(|(shard, _)| *shard).collect();
-        let snapshot = self.transaction.statement_snapshot(shards.len()).await?;
+        let snapshot = self.transaction.statement_snapshot(shards.len() == 1).await?;
         let mut context = self.transaction.write_context(&shards, snapshot).await?;
         context.autocommit = self.commits_at_once && shards.len() == 1;
         let parameters = encode_tuple(&self.parameters);

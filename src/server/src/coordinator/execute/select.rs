@@ -38,7 +38,10 @@ impl Execution<'_> {
             return Ok(stream::empty().boxed());
         }
         let shards: Vec<ShardId> = targets.iter().map(|(shard, _)| *shard).collect();
-        let snapshot = self.transaction.statement_snapshot(shards.len()).await?;
+        let snapshot = self
+            .transaction
+            .statement_snapshot(matches!(targets.as_slice(), [(_, Target::Keys(_))]))
+            .await?;
         let locking = select.locking;
         let write_context = match locking {
             Some(_) => Some(self.transaction.write_context(&shards, snapshot).await?),
@@ -104,7 +107,7 @@ impl Execution<'_> {
     /// If no timestamp can be had.
     pub async fn table_access(&mut self, may_lock: bool) -> Result<Arc<StatementAccess>> {
         // Any number of shards may be visited: they must all be seen at one instant.
-        let snapshot = self.transaction.statement_snapshot(usize::MAX).await?;
+        let snapshot = self.transaction.statement_snapshot(false).await?;
         let participants: BTreeSet<ShardId> = self.transaction.participants();
         let context = if may_lock || !participants.is_empty() {
             self.transaction.write_context(&[], snapshot).await?

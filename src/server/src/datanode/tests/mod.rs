@@ -519,6 +519,7 @@ fn table() -> ProgramRef {
         name: name.into(),
         sql_type,
         descending: false,
+        missing: Datum::Null,
     };
     let index = |storage, name: &str, columns, unique| IndexDescriptor {
         storage,
