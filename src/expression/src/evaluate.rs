@@ -61,12 +61,106 @@ impl Expression {
         Ok(self.truth_value(context)? == Some(true))
     }
 
+    /// The value of a condition. Comparisons and connectives are decided here without making a `Datum` of each
+    /// answer.
     fn truth_value(&self, context: &EvaluationContext<'_>) -> Result<Option<bool>> {
-        match self.value(context)?.as_ref() {
-            Datum::Boolean(value) => Ok(Some(*value)),
-            Datum::Null => Ok(None),
-            _ => Err(SqlError::internal("a condition is not boolean")),
-        }
+        Ok(match self {
+            Self::Call {
+                function, arguments, ..
+            } if function.is_comparison() => {
+                let [left, right] = arguments.as_slice() else {
+                    return Err(call::mismatch(*function));
+                };
+                let (left, right) = (left.value(context)?, right.value(context)?);
+                if left.is_null() || right.is_null() {
+                    return Ok(None);
+                }
+                Some(compare(*function, &left, &right))
+            }
+            Self::And(parts) => {
+                let mut result = Some(true);
+                for part in parts {
+                    match part.truth_value(context)? {
+                        Some(false) => return Ok(Some(false)),
+                        Some(true) => {}
+                        None => result = None,
+                    }
+                }
+                result
+            }
+            Self::Or(parts) => {
+                let mut result = Some(false);
+                for part in parts {
+                    match part.truth_value(context)? {
+                        Some(true) => return Ok(Some(true)),
+                        Some(false) => {}
+                        None => result = None,
+                    }
+                }
+                result
+            }
+            Self::Not(argument) => argument.truth_value(context)?.map(|value| !value),
+            Self::IsNull { argument, negated } => Some(argument.value(context)?.is_null() != *negated),
+            Self::IsBoolean {
+                argument,
+                value,
+                negated,
+            } => Some((argument.truth_value(context)? == *value) != *negated),
+            Self::IsDistinctFrom { left, right, negated } => {
+                let (left, right) = (left.value(context)?, right.value(context)?);
+                Some((left.compare(&right) != Ordering::Equal) != *negated)
+            }
+            Self::InList {
+                argument,
+                list,
+                negated,
+            } => {
+                let value = argument.value(context)?;
+                if value.is_null() && !list.is_empty() {
+                    return Ok(None);
+                }
+                let mut null_seen = false;
+                for item in list {
+                    let item = item.value(context)?;
+                    if item.is_null() {
+                        null_seen = true;
+                    } else if value.compare(&item) == Ordering::Equal {
+                        return Ok(Some(!*negated));
+                    }
+                }
+                if null_seen { None } else { Some(*negated) }
+            }
+            Self::Like {
+                argument,
+                pattern,
+                escape,
+                case_insensitive,
+                negated,
+            } => {
+                let value = argument.value(context)?;
+                let wanted = pattern.value(context)?;
+                let escape = escape.as_ref().map(|escape| escape.value(context)).transpose()?;
+                if value.is_null()
+                    || wanted.is_null()
+                    || escape.as_ref().is_some_and(|escape| escape.is_null())
+                {
+                    return Ok(None);
+                }
+                let escape = escape.as_deref();
+                let matched = match padded(argument, &value) {
+                    Some(text) => {
+                        pattern::like(&Datum::Text(text.into()), &wanted, escape, *case_insensitive)?
+                    }
+                    None => pattern::like(&value, &wanted, escape, *case_insensitive)?,
+                };
+                Some(matched != *negated)
+            }
+            _ => match self.value(context)?.as_ref() {
+                Datum::Boolean(value) => Some(*value),
+                Datum::Null => None,
+                _ => return Err(SqlError::internal("a condition is not boolean")),
+            },
+        })
     }
 
     /// The value, borrowed where it exists already.
@@ -110,39 +204,6 @@ impl Expression {
                 arguments,
                 sql_type,
             } => evaluate_call(*function, arguments, sql_type, context)?,
-            Self::And(parts) => {
-                let mut result = Some(true);
-                for part in parts {
-                    match part.truth_value(context)? {
-                        Some(false) => return Ok(truth(Some(false))),
-                        Some(true) => {}
-                        None => result = None,
-                    }
-                }
-                truth(result)
-            }
-            Self::Or(parts) => {
-                let mut result = Some(false);
-                for part in parts {
-                    match part.truth_value(context)? {
-                        Some(true) => return Ok(truth(Some(true))),
-                        Some(false) => {}
-                        None => result = None,
-                    }
-                }
-                truth(result)
-            }
-            Self::Not(argument) => truth(argument.truth_value(context)?.map(|value| !value)),
-            Self::IsNull { argument, negated } => truth(Some(argument.value(context)?.is_null() != *negated)),
-            Self::IsBoolean {
-                argument,
-                value,
-                negated,
-            } => truth(Some((argument.truth_value(context)? == *value) != *negated)),
-            Self::IsDistinctFrom { left, right, negated } => {
-                let (left, right) = (left.value(context)?, right.value(context)?);
-                truth(Some((left.compare(&right) != Ordering::Equal) != *negated))
-            }
             Self::Case {
                 branches, otherwise, ..
             } => {
@@ -178,51 +239,14 @@ impl Expression {
             }
             Self::Greatest { arguments, .. } => extreme(arguments, Ordering::Greater, context)?,
             Self::Least { arguments, .. } => extreme(arguments, Ordering::Less, context)?,
-            Self::InList {
-                argument,
-                list,
-                negated,
-            } => {
-                let value = argument.value(context)?;
-                if value.is_null() && !list.is_empty() {
-                    return Ok(Cow::Borrowed(&NULL));
-                }
-                let mut null_seen = false;
-                for item in list {
-                    let item = item.value(context)?;
-                    if item.is_null() {
-                        null_seen = true;
-                    } else if value.compare(&item) == Ordering::Equal {
-                        return Ok(truth(Some(!*negated)));
-                    }
-                }
-                truth(if null_seen { None } else { Some(*negated) })
-            }
-            Self::Like {
-                argument,
-                pattern,
-                escape,
-                case_insensitive,
-                negated,
-            } => {
-                let value = argument.value(context)?;
-                let wanted = pattern.value(context)?;
-                let escape = escape.as_ref().map(|escape| escape.value(context)).transpose()?;
-                if value.is_null()
-                    || wanted.is_null()
-                    || escape.as_ref().is_some_and(|escape| escape.is_null())
-                {
-                    return Ok(Cow::Borrowed(&NULL));
-                }
-                let escape = escape.as_deref();
-                let matched = match padded(argument, &value) {
-                    Some(text) => {
-                        pattern::like(&Datum::Text(text.into()), &wanted, escape, *case_insensitive)?
-                    }
-                    None => pattern::like(&value, &wanted, escape, *case_insensitive)?,
-                };
-                truth(Some(matched != *negated))
-            }
+            Self::And(_)
+            | Self::Or(_)
+            | Self::Not(_)
+            | Self::IsNull { .. }
+            | Self::IsBoolean { .. }
+            | Self::IsDistinctFrom { .. }
+            | Self::InList { .. }
+            | Self::Like { .. } => truth(self.truth_value(context)?),
         })
     }
 

@@ -1,23 +1,21 @@
 //! Functions of text and bytea.
 
-use std::borrow::Cow;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
-use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
+use neorunbase_types::{Datum, Result, SqlError, SqlState};
 
 use crate::call::mismatch;
+use crate::encoding::{decode, encode};
 use crate::function::Function as F;
+use crate::quoting::{quote_identifier, quote_literal};
 
 /// The largest value PostgreSQL allocates.
 const MAXIMUM_LENGTH: usize = 0x3fff_ffff;
 
-fn text(value: impl Into<Box<str>>) -> Datum {
+pub(crate) fn text(value: impl Into<Box<str>>) -> Datum {
     Datum::Text(value.into())
 }
 
-fn invalid(message: impl Into<String>) -> Box<SqlError> {
+pub(crate) fn invalid(message: impl Into<String>) -> Box<SqlError> {
     SqlError::new(SqlState::INVALID_PARAMETER_VALUE, message)
 }
 
@@ -127,187 +125,6 @@ fn chr(code: i32) -> Result<Datum> {
     char::from_u32(code as u32)
         .map(|character| text(character.to_string()))
         .ok_or_else(|| limit(format!("requested character not valid for encoding: {code}")))
-}
-
-fn quote_literal(value: &str) -> String {
-    let quoted = value.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!("E'{}'", quoted.replace('\\', "\\\\"))
-    } else {
-        format!("'{quoted}'")
-    }
-}
-
-/// An identifier as SQL text, quoted where it would otherwise be read differently.
-pub fn quote_identifier(value: &str) -> String {
-    let plain = value.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
-        && value.chars().all(|character| {
-            character.is_ascii_lowercase() || character.is_ascii_digit() || character == '_'
-        })
-        && !is_reserved(value);
-    if plain {
-        value.to_owned()
-    } else {
-        format!("\"{}\"", value.replace('"', "\"\""))
-    }
-}
-
-/// Keywords that cannot stand for a name without quotes.
-fn is_reserved(word: &str) -> bool {
-    const WORDS: &[&str] = &[
-        "all",
-        "analyse",
-        "analyze",
-        "and",
-        "any",
-        "array",
-        "as",
-        "asc",
-        "asymmetric",
-        "authorization",
-        "between",
-        "bigint",
-        "binary",
-        "bit",
-        "boolean",
-        "both",
-        "case",
-        "cast",
-        "char",
-        "character",
-        "check",
-        "coalesce",
-        "collate",
-        "collation",
-        "column",
-        "concurrently",
-        "constraint",
-        "create",
-        "cross",
-        "current_catalog",
-        "current_date",
-        "current_role",
-        "current_schema",
-        "current_time",
-        "current_timestamp",
-        "current_user",
-        "dec",
-        "decimal",
-        "default",
-        "deferrable",
-        "desc",
-        "distinct",
-        "do",
-        "else",
-        "end",
-        "except",
-        "exists",
-        "extract",
-        "false",
-        "fetch",
-        "float",
-        "for",
-        "foreign",
-        "freeze",
-        "from",
-        "full",
-        "grant",
-        "greatest",
-        "group",
-        "grouping",
-        "having",
-        "ilike",
-        "in",
-        "initially",
-        "inner",
-        "inout",
-        "int",
-        "integer",
-        "intersect",
-        "interval",
-        "into",
-        "is",
-        "isnull",
-        "join",
-        "lateral",
-        "leading",
-        "least",
-        "left",
-        "like",
-        "limit",
-        "localtime",
-        "localtimestamp",
-        "national",
-        "natural",
-        "nchar",
-        "none",
-        "normalize",
-        "not",
-        "notnull",
-        "null",
-        "nullif",
-        "numeric",
-        "offset",
-        "on",
-        "only",
-        "or",
-        "order",
-        "out",
-        "outer",
-        "overlaps",
-        "overlay",
-        "placing",
-        "position",
-        "precision",
-        "primary",
-        "real",
-        "references",
-        "returning",
-        "right",
-        "row",
-        "select",
-        "session_user",
-        "setof",
-        "similar",
-        "smallint",
-        "some",
-        "substring",
-        "symmetric",
-        "table",
-        "tablesample",
-        "then",
-        "time",
-        "timestamp",
-        "to",
-        "trailing",
-        "treat",
-        "trim",
-        "true",
-        "union",
-        "unique",
-        "user",
-        "using",
-        "values",
-        "varchar",
-        "variadic",
-        "verbose",
-        "when",
-        "where",
-        "window",
-        "with",
-        "xmlattributes",
-        "xmlconcat",
-        "xmlelement",
-        "xmlexists",
-        "xmlforest",
-        "xmlnamespaces",
-        "xmlparse",
-        "xmlpi",
-        "xmlroot",
-        "xmlserialize",
-        "xmltable",
-    ];
-    WORDS.binary_search(&word).is_ok()
 }
 
 /// `count` characters from the 1-based `start`, which may lie before the text.
@@ -574,69 +391,4 @@ fn split_part<'value>(value: &'value str, separator: &str, field: i32) -> Result
         value.rsplit(separator).nth(wanted)
     };
     Ok(found.unwrap_or(""))
-}
-
-fn unrecognized_encoding(name: &str) -> Box<SqlError> {
-    invalid(format!("unrecognized encoding: \"{name}\""))
-}
-
-fn encode(value: &Bytes, format: &str) -> Result<Datum> {
-    let lower = format.to_ascii_lowercase();
-    Ok(text(match lower.as_str() {
-        "hex" => {
-            let full = Datum::Bytea(value.clone()).to_text(&SqlType::Bytea);
-            full[2..].to_owned()
-        }
-        "base64" => {
-            // Lines of 76 characters, as MIME has it.
-            let encoded = BASE64.encode(value);
-            let lines: Vec<Cow<'_, str>> = encoded
-                .as_bytes()
-                .chunks(76)
-                .map(String::from_utf8_lossy)
-                .collect();
-            lines.join("\n")
-        }
-        "escape" => {
-            let mut output = String::with_capacity(value.len());
-            for &byte in value {
-                match byte {
-                    b'\\' => output.push_str("\\\\"),
-                    0 | 0x80.. => output.push_str(&format!("\\{byte:03o}")),
-                    _ => output.push(char::from(byte)),
-                }
-            }
-            output
-        }
-        _ => return Err(unrecognized_encoding(format)),
-    }))
-}
-
-fn decode(value: &str, format: &str) -> Result<Datum> {
-    match format.to_ascii_lowercase().as_str() {
-        "hex" => Datum::from_text(&SqlType::Bytea, &format!("\\x{value}")),
-        "escape" => Datum::from_text(&SqlType::Bytea, value.strip_prefix("\\x").unwrap_or(value)),
-        "base64" => {
-            let compact: String = value
-                .chars()
-                .filter(|character| !matches!(character, ' ' | '\t' | '\n' | '\r'))
-                .collect();
-            let unknown = |character: &char| {
-                !(character.is_ascii_alphanumeric() || matches!(character, '+' | '/' | '='))
-            };
-            if let Some(character) = compact.chars().find(unknown) {
-                return Err(invalid(format!(
-                    "invalid symbol \"{character}\" found while decoding base64 sequence"
-                )));
-            }
-            BASE64
-                .decode(&compact)
-                .map(|bytes| Datum::Bytea(Bytes::from(bytes)))
-                .map_err(|_| {
-                    invalid("invalid base64 end sequence")
-                        .with_hint("Input data is missing padding, is truncated, or is otherwise corrupted.")
-                })
-        }
-        _ => Err(unrecognized_encoding(format)),
-    }
 }

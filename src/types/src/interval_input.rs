@@ -1,7 +1,7 @@
 //! Input of intervals: `1 year 2 mons 3 days 04:05:06`, ISO 8601 `P1Y2M3DT4H5M6S`, SQL `1-2` and `3 4:05:06`.
 
 use crate::calendar::{MICROS_PER_DAY, MICROS_PER_HOUR, MICROS_PER_MINUTE, MICROS_PER_SECOND};
-use crate::datetime_input::{DateTimeError, clock_micros};
+use crate::datetime_decode::{DateTimeError, clock_micros};
 use crate::datetime_tokens::{TokenKind, tokenize};
 use crate::{Interval, Result};
 

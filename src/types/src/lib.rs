@@ -4,6 +4,7 @@
 pub mod binary;
 pub mod calendar;
 pub mod cast;
+mod datetime_decode;
 pub mod datetime_input;
 mod datetime_tokens;
 pub mod datum;

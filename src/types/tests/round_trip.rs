@@ -192,3 +192,21 @@ fn now_needs_a_clock() {
     assert_eq!(read(SqlType::TimestampTz, "now"), "2023-11-14 22:13:20+00");
     assert_eq!(read(SqlType::Timestamp, "now"), "2023-11-14 22:13:20");
 }
+
+#[test]
+fn the_fast_way_reads_as_the_general_one() {
+    // A leading blank takes the general way.
+    for text in [
+        "2024-01-02 03:04:05",
+        "2024-02-29T23:59:59.999999",
+        "1999-12-31 23:59:59.5+02",
+        "0001-01-01 00:00:00-15",
+        "2024-01-02 03:04:05.123Z",
+    ] {
+        for sql_type in [SqlType::Timestamp, SqlType::TimestampTz] {
+            let fast = Datum::from_text(&sql_type, text).unwrap();
+            let general = Datum::from_text(&sql_type, &format!(" {text}")).unwrap();
+            assert_eq!(fast, general, "{text}");
+        }
+    }
+}
