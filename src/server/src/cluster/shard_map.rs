@@ -76,14 +76,18 @@ impl ShardMapWatcher {
 async fn keep_fresh(
     world: World,
     sender: watch::Sender<Arc<ShardMap>>,
-    mut changed: neorunbase_world::coordination::Watch,
+    changed: neorunbase_world::coordination::Watch,
 ) {
+    let mut changed = Some(changed);
     loop {
-        // An elapsed refresh interval and a fired (or lost) watch both mean: read again.
-        let _ = timeout(&*world.clock, REFRESH_INTERVAL, &mut changed).await;
+        // An elapsed refresh interval and a fired (or lost) watch both mean: read again. A watch fires once; after
+        // a failed reading there is none.
+        if let Some(changed) = changed.take() {
+            let _ = timeout(&*world.clock, REFRESH_INTERVAL, changed).await;
+        }
         match read_and_watch(&*world.coordination).await {
             Ok((map, next)) => {
-                changed = next;
+                changed = Some(next);
                 sender.send_if_modified(|current| {
                     let different = **current != map;
                     if different {
