@@ -259,7 +259,6 @@ impl Binder<'_> {
         });
         self.enter_table(table, alias.as_ref())?;
         let outputs = self.without_aggregates("RETURNING", |binder| binder.bind_outputs(items))?;
-        let outputs = outputs.unwrap_or_default();
         let columns = self.result_columns(&outputs);
         self.scopes = scopes;
         let mut values = Vec::with_capacity(outputs.len());

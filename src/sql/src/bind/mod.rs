@@ -29,9 +29,11 @@ use sqlparser::tokenizer::Span;
 
 pub(crate) use access_path::detect as detect_access_path;
 pub(crate) use column_name::column_name;
-pub(crate) use function::CallArguments;
+pub(crate) use function::{CallArguments, coerce_unknown_to_text, sort_key};
 pub(crate) use names::{display_name, split_name};
 pub(crate) use program::ProgramBuilder;
+pub(crate) use simple_select::{Output, row_locking};
+pub(crate) use table::{column_from_plan, column_in_plan, rename_columns};
 pub(crate) use scope::{Scope, ScopeColumn, ScopeRelation};
 use slots::Slots;
 
@@ -120,6 +122,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) scopes: Vec<Scope>,
     /// Common table expressions in sight, innermost last.
     pub(crate) tables_in_sight: Vec<crate::query::CommonTable>,
+    /// WINDOW clauses of the queries around.
+    pub(crate) named_windows: Vec<Vec<ast::NamedWindowDefinition>>,
     /// Where aggregates and window functions may not stand; `None` where they may.
     pub(crate) forbidden_in: Option<&'static str>,
     next_qualifier: usize,
@@ -139,6 +143,7 @@ impl<'a> Binder<'a> {
             slots: Slots::default(),
             scopes: Vec::new(),
             tables_in_sight: Vec::new(),
+            named_windows: Vec::new(),
             forbidden_in: Some("this context"),
             next_qualifier: 0,
             depth: 0,

@@ -254,8 +254,7 @@ impl Binder<'_> {
             return Ok((Vec::new(), None));
         };
         let outputs = self
-            .without_aggregates("RETURNING", |binder| binder.bind_outputs(items))?
-            .unwrap_or_default();
+            .without_aggregates("RETURNING", |binder| binder.bind_outputs(items))?;
         let columns = self.result_columns(&outputs);
         let values = outputs
             .into_iter()

@@ -51,9 +51,7 @@ impl Binder<'_> {
             return Ok(None);
         }
         self.forbidden_in = None;
-        let Some(outputs) = self.bind_outputs(&select.projection)? else {
-            return Ok(None);
-        };
+        let outputs = self.bind_outputs(&select.projection)?;
         if outputs.iter().any(|output| !output.value.is_row_independent()) {
             return Ok(None);
         }
@@ -106,9 +104,7 @@ impl Binder<'_> {
             None => None,
         };
         self.forbidden_in = None;
-        let Some(outputs) = self.bind_outputs(&select.projection)? else {
-            return Ok(None);
-        };
+        let outputs = self.bind_outputs(&select.projection)?;
         let limit = match self.bind_simple_limit(query)? {
             Some(limit) => limit,
             None => return Ok(None),
@@ -215,20 +211,31 @@ impl Binder<'_> {
         Ok(limit)
     }
 
-    /// The select list over the innermost scope. `None` if it needs a query (none of the forms does today).
-    pub(crate) fn bind_outputs(&mut self, items: &[SelectItem]) -> Result<Option<Vec<Output>>> {
+    /// The select list over the innermost scope.
+    pub(crate) fn bind_outputs(&mut self, items: &[SelectItem]) -> Result<Vec<Output>> {
+        let mut outputs = self.bind_untyped_outputs(items)?;
+        for output in &mut outputs {
+            let untyped = std::mem::replace(&mut output.value, Expression::null(SqlType::Unknown));
+            output.value = coerce_unknown_to_text(untyped)?;
+            self.learn_parameters(&output.value)?;
+        }
+        Ok(outputs)
+    }
+
+    /// As [`bind_outputs`](Self::bind_outputs), but leaves literals untyped.
+    pub(crate) fn bind_untyped_outputs(&mut self, items: &[SelectItem]) -> Result<Vec<Output>> {
         let mut outputs = Vec::with_capacity(items.len());
         for item in items {
             match item {
                 SelectItem::UnnamedExpr(expression) => {
-                    let value = self.bind_output(expression)?;
+                    let value = self.bind_expression(expression)?;
                     outputs.push(Output {
                         name: column_name(expression),
                         value,
                     });
                 }
                 SelectItem::ExprWithAlias { expr, alias } => {
-                    let value = self.bind_output(expr)?;
+                    let value = self.bind_expression(expr)?;
                     outputs.push(Output {
                         name: alias.value.clone(),
                         value,
@@ -271,13 +278,7 @@ impl Binder<'_> {
                 }
             }
         }
-        Ok(Some(outputs))
-    }
-
-    fn bind_output(&mut self, expression: &ast::Expr) -> Result<Expression> {
-        let value = coerce_unknown_to_text(self.bind_expression(expression)?)?;
-        self.learn_parameters(&value)?;
-        Ok(value)
+        Ok(outputs)
     }
 
     /// How the outputs are described to the client.
@@ -347,19 +348,20 @@ pub(crate) fn bind_locking(query: &Query, table: &str) -> Result<Option<Option<R
             }
         }
         // Of several clauses for one table the strictest counts.
-        let merged = locking.get_or_insert(RowLocking {
-            exclusive: false,
-            no_wait: false,
-            skip_locked: false,
-        });
-        merged.exclusive |= clause.lock_type == ast::LockType::Update;
-        merged.no_wait |= clause.nonblock == Some(ast::NonBlock::Nowait);
-        merged.skip_locked |= clause.nonblock == Some(ast::NonBlock::SkipLocked);
-    }
-    if let Some(locking) = &mut locking
-        && locking.no_wait
-    {
-        locking.skip_locked = false;
+        let new = row_locking(clause);
+        let merged = locking.get_or_insert(new);
+        merged.exclusive |= new.exclusive;
+        merged.no_wait |= new.no_wait;
+        merged.skip_locked = (merged.skip_locked || new.skip_locked) && !merged.no_wait;
     }
     Ok(Some(locking))
+}
+
+/// What one locking clause asks for.
+pub(crate) fn row_locking(clause: &ast::LockClause) -> RowLocking {
+    RowLocking {
+        exclusive: clause.lock_type == ast::LockType::Update,
+        no_wait: clause.nonblock == Some(ast::NonBlock::Nowait),
+        skip_locked: clause.nonblock == Some(ast::NonBlock::SkipLocked),
+    }
 }

@@ -34,8 +34,6 @@ pub(crate) struct ColumnSlot {
     pub(crate) nullable: bool,
     /// `relation.column` as the user knows them, for errors.
     pub(crate) display: String,
-    /// The column's name as the user knows it.
-    pub(crate) name: String,
     /// Table and column ids of plain columns.
     pub(crate) origin: Option<(u32, ColumnId)>,
 }
@@ -68,15 +66,10 @@ pub(crate) struct WindowCall {
 /// A subquery in an expression.
 #[derive(Clone, Debug)]
 pub(crate) struct SubqueryCall {
-    pub(crate) level: usize,
     pub(crate) kind: SubqueryKind,
     pub(crate) plan: Arc<LogicalPlan>,
-    /// The type of its (first) column.
-    pub(crate) column_type: SqlType,
     /// Whether that column may be NULL.
     pub(crate) column_nullable: bool,
-    /// What the slot yields.
-    pub(crate) sql_type: SqlType,
 }
 
 /// The forms of subquery.
@@ -138,6 +131,19 @@ impl Slots {
         match known {
             Some(index) => index,
             None => self.push(slot),
+        }
+    }
+
+    /// The column slot with these names in the plan.
+    pub(crate) fn find_column(&self, qualifier: Option<&str>, column: &str) -> Option<&ColumnSlot> {
+        let key = (qualifier.map(str::to_owned), column.to_owned());
+        self.columns.get(&key).and_then(|id| self.column(*id))
+    }
+
+    /// An outer join made the column nullable.
+    pub(crate) fn mark_nullable(&mut self, id: SlotId) {
+        if let Some(Slot::Column(column)) = self.slots.get_mut(id) {
+            column.nullable = true;
         }
     }
 

@@ -79,7 +79,6 @@ impl Binder<'_> {
             sql_type: column.sql_type.clone(),
             nullable: !column.not_null,
             display: format!("{alias}.{}", column.name),
-            name: column.name.clone(),
             origin: Some((table.id, column.id)),
         });
         Expression::input(slot, column.sql_type.clone())
@@ -94,7 +93,6 @@ impl Binder<'_> {
             sql_type: SqlType::BigInt,
             nullable: false,
             display: format!("{}.(row id)", table.name),
-            name: "row id".to_owned(),
             origin: Some((table.id, ROW_ID_COLUMN)),
         });
         Expression::input(slot, SqlType::BigInt)

@@ -91,6 +91,33 @@ pub(crate) fn decode_numeric(bytes: &[u8]) -> Result<BigDecimal> {
     ))
 }
 
+/// The value, without superfluous zeros, whose key this is.
+pub(crate) fn numeric_from_key(key: &[u8]) -> Option<BigDecimal> {
+    let digits = i64::try_from(key.len().saturating_sub(6)).ok()? * 2;
+    let flip = if key.first() == Some(&NEGATIVE) { 0xff } else { 0 };
+    let exponent = match key {
+        [_, a, b, c, d, ..] => {
+            i64::from((u32::from_be_bytes([a ^ flip, b ^ flip, c ^ flip, d ^ flip]) ^ 0x8000_0000) as i32)
+        }
+        _ => 0,
+    };
+    let scale = u16::try_from((digits - exponent).max(0)).ok()?;
+    let mut bytes = key.to_vec();
+    bytes.extend_from_slice(&scale.to_be_bytes());
+    decode_numeric(&bytes).ok()
+}
+
+/// Some interval whose key this is.
+pub(crate) fn interval_from_key(key: &[u8]) -> Option<Interval> {
+    let comparable = (u128::from_be_bytes(key.try_into().ok()?) ^ (1 << 127)) as i128;
+    let day = i128::from(neorunbase_types::calendar::MICROS_PER_DAY);
+    Some(Interval {
+        months: 0,
+        days: i32::try_from(comparable / day).ok()?,
+        micros: i64::try_from(comparable % day).ok()?,
+    })
+}
+
 /// The comparable length, then the fields.
 pub(crate) fn encode_interval(value: &Interval) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(32);
@@ -171,6 +198,9 @@ mod tests {
             let bytes = encode_numeric(&numeric(text));
             bytes[..key_length(&SqlType::Numeric(None), &bytes)].to_vec()
         };
+        for text in ["1.5", "-1.50", "0.00", "100", "-0.001", "123456789.123456789"] {
+            assert_eq!(numeric_from_key(&key(text)).unwrap(), numeric(text), "{text}");
+        }
         assert_eq!(key("1.5"), key("1.500"));
         assert_eq!(key("0"), key("0.00"));
         assert_eq!(key("-100"), key("-100.0"));

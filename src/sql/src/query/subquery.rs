@@ -1,0 +1,89 @@
+//! Subqueries in expressions.
+
+use std::sync::Arc;
+
+use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use neorunbase_expression::{Expression, coerce, resolve_operator};
+use neorunbase_types::{CastContext, Result, SqlError, SqlState, SqlType};
+use sqlparser::ast;
+
+use super::aggregates::{AggregateFunction, aggregate_udf};
+use super::functions::comparison_key;
+use super::relation::{Relation, build, output_name};
+use crate::bind::Binder;
+use crate::bind::slots::{Slot, SubqueryCall, SubqueryKind};
+
+impl Binder<'_> {
+    /// `(SELECT …)` as a value.
+    pub(crate) fn bind_scalar_subquery(&mut self, query: &ast::Query) -> Result<Expression> {
+        let relation = self.bind_query(query, None)?;
+        let [column] = relation.columns.as_slice() else {
+            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "subquery must return only one column"));
+        };
+        let sql_type = column.sql_type.clone();
+        // The aggregate makes sure of a single row: none is NULL, a second one fails.
+        let single = aggregate_udf(AggregateFunction::SingleRow, vec![sql_type.clone()], sql_type.clone(), false);
+        let value = single.call(vec![Relation::column(0)]).alias("value");
+        let plan = build(LogicalPlanBuilder::from(relation.plan).aggregate(Vec::<Expr>::new(), vec![value]))?;
+        Ok(self.add_subquery(SubqueryKind::Scalar, plan, true, sql_type))
+    }
+
+    /// `EXISTS (SELECT …)`
+    pub(crate) fn bind_exists(&mut self, query: &ast::Query) -> Result<Expression> {
+        let relation = self.bind_query(query, None)?;
+        let plan = relation.plan;
+        Ok(self.add_subquery(SubqueryKind::Exists, plan, false, SqlType::Boolean))
+    }
+
+    /// `operand IN (SELECT …)`
+    pub(crate) fn bind_in_subquery(&mut self, operand: &ast::Expr, query: &ast::Query) -> Result<Expression> {
+        let operand = self.bind_expression(operand)?;
+        let wanted = [operand.sql_type()];
+        let relation = self.bind_query(query, (wanted[0] != SqlType::Unknown).then_some(&wanted))?;
+        let column = match relation.columns.as_slice() {
+            [column] => column,
+            [] => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "subquery has too few columns")),
+            _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "subquery has too many columns")),
+        };
+        let nullable = column.nullable;
+        // Both sides are brought to the type that `=` compares them in.
+        let input = Expression::input(usize::MAX, column.sql_type.clone());
+        let Expression::Call { mut arguments, .. } = resolve_operator("=", Some(operand), input)? else {
+            return Err(SqlError::internal("a comparison is none"));
+        };
+        let (Some(value), Some(operand)) = (arguments.pop(), arguments.pop()) else {
+            return Err(SqlError::internal("a comparison without two sides"));
+        };
+        self.learn_parameters(&operand)?;
+        let compared = value.sql_type();
+        let column = self.cast_output(Relation::column(0), &relation.columns[0].sql_type, &compared)?;
+        let column = comparison_key(column, &compared).alias(output_name(0));
+        let plan = build(LogicalPlanBuilder::from(relation.plan).project(vec![column]))?;
+        Ok(self.add_subquery(SubqueryKind::In(operand), plan, nullable, SqlType::Boolean))
+    }
+
+    fn add_subquery(
+        &mut self,
+        kind: SubqueryKind,
+        plan: datafusion::logical_expr::LogicalPlan,
+        column_nullable: bool,
+        sql_type: SqlType,
+    ) -> Expression {
+        let call = SubqueryCall {
+            kind,
+            plan: Arc::new(plan),
+            column_nullable,
+        };
+        let slot = self.slots.add(Slot::Subquery(call));
+        Expression::input(slot, sql_type)
+    }
+
+    /// Casts a plan's column implicitly.
+    pub(crate) fn cast_output(&self, column: Expr, from: &SqlType, to: &SqlType) -> Result<Expr> {
+        let cast = coerce(Expression::input(0, from.clone()), to, CastContext::Implicit)?;
+        Ok(match cast {
+            Expression::Input { .. } => column,
+            cast => super::functions::call_expression(cast, vec![from.clone()], vec![column], None),
+        })
+    }
+}
