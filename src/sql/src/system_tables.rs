@@ -13,6 +13,10 @@ pub(crate) fn oid(_schema: Option<&str>, _name: &str) -> Option<u32> {
     None
 }
 
-pub(crate) fn relation(_context: &AnalysisContext, _schema: Option<&str>, _name: &str) -> Result<Option<Relation>> {
+pub(crate) fn relation(
+    _context: &AnalysisContext,
+    _schema: Option<&str>,
+    _name: &str,
+) -> Result<Option<Relation>> {
     Ok(None)
 }

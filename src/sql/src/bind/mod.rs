@@ -32,10 +32,10 @@ pub(crate) use column_name::column_name;
 pub(crate) use function::{CallArguments, coerce_unknown_to_text, sort_key};
 pub(crate) use names::{display_name, split_name};
 pub(crate) use program::ProgramBuilder;
-pub(crate) use simple_select::{Output, row_locking};
-pub(crate) use table::{column_from_plan, column_in_plan, rename_columns};
 pub(crate) use scope::{Scope, ScopeColumn, ScopeRelation};
+pub(crate) use simple_select::{Output, row_locking};
 use slots::Slots;
+pub(crate) use table::{column_from_plan, column_in_plan, rename_columns};
 
 use crate::parser::{ParsedKind, ParsedStatement, Source};
 use crate::plan::{Plan, ResultColumn, SettingCommand, Statement};

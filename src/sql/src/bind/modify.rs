@@ -253,8 +253,7 @@ impl Binder<'_> {
         let Some(items) = items else {
             return Ok((Vec::new(), None));
         };
-        let outputs = self
-            .without_aggregates("RETURNING", |binder| binder.bind_outputs(items))?;
+        let outputs = self.without_aggregates("RETURNING", |binder| binder.bind_outputs(items))?;
         let columns = self.result_columns(&outputs);
         let values = outputs
             .into_iter()

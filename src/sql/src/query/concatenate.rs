@@ -32,7 +32,9 @@ impl PhysicalOptimizerRule for ConcatenateUnions {
         plan.transform_up(|node| {
             if let Some(union) = node.as_any().downcast_ref::<UnionExec>() {
                 let inputs = union.inputs().clone();
-                return Ok(Transformed::yes(Arc::new(Concatenate::new(node.schema(), inputs)) as Arc<dyn ExecutionPlan>));
+                return Ok(Transformed::yes(
+                    Arc::new(Concatenate::new(node.schema(), inputs)) as Arc<dyn ExecutionPlan>,
+                ));
             }
             Ok(Transformed::no(node))
         })
@@ -63,7 +65,11 @@ impl Concatenate {
             datafusion::physical_plan::execution_plan::EmissionType::Incremental,
             datafusion::physical_plan::execution_plan::Boundedness::Bounded,
         );
-        Self { inputs, schema, properties: Arc::new(properties) }
+        Self {
+            inputs,
+            schema,
+            properties: Arc::new(properties),
+        }
     }
 }
 
@@ -126,7 +132,12 @@ trait WithSchema: Sized {
 
 impl WithSchema for datafusion::arrow::array::RecordBatch {
     fn with_schema_of(self, schema: &SchemaRef) -> Result<Self, DataFusionError> {
-        let options = datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(self.num_rows()));
-        Ok(Self::try_new_with_options(schema.clone(), self.columns().to_vec(), &options)?)
+        let options =
+            datafusion::arrow::array::RecordBatchOptions::new().with_row_count(Some(self.num_rows()));
+        Ok(Self::try_new_with_options(
+            schema.clone(),
+            self.columns().to_vec(),
+            &options,
+        )?)
     }
 }

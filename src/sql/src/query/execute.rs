@@ -77,7 +77,9 @@ static OPTIONS: LazyLock<Arc<ConfigOptions>> = LazyLock::new(|| Arc::new(options
 static OPTIMIZER: LazyLock<Optimizer> = LazyLock::new(|| {
     let mut optimizer = Optimizer::new();
     // It takes values apart that differ in their bytes but are equal (1.0 and 1.00).
-    optimizer.rules.retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
+    optimizer
+        .rules
+        .retain(|rule| rule.name() != "single_distinct_aggregation_to_group_by");
     optimizer
 });
 
@@ -93,8 +95,11 @@ impl QueryPlan {
         let analyzed = Analyzer::new()
             .execute_and_check(relation.plan.clone(), &OPTIONS, |_, _| {})
             .map_err(from_datafusion)?;
-        let context = OptimizerContext::new_with_config_options(OPTIONS.clone()).without_query_execution_start_time();
-        let logical = OPTIMIZER.optimize(analyzed, &context, |_, _| {}).map_err(from_datafusion)?;
+        let context =
+            OptimizerContext::new_with_config_options(OPTIONS.clone()).without_query_execution_start_time();
+        let logical = OPTIMIZER
+            .optimize(analyzed, &context, |_, _| {})
+            .map_err(from_datafusion)?;
         let mut parameters: Vec<(String, DataType)> = logical
             .get_parameter_fields()
             .map_err(from_datafusion)?
@@ -105,8 +110,16 @@ impl QueryPlan {
             })
             .collect();
         parameters.sort_unstable_by(|left, right| left.0.cmp(&right.0));
-        let types = relation.columns.iter().map(|column| column.sql_type.clone()).collect();
-        Ok(Self { logical, types, parameters })
+        let types = relation
+            .columns
+            .iter()
+            .map(|column| column.sql_type.clone())
+            .collect();
+        Ok(Self {
+            logical,
+            types,
+            parameters,
+        })
     }
 
     /// Types of the result columns.
@@ -126,13 +139,20 @@ impl QueryPlan {
     ) -> Result<RowStream> {
         let plan = self.bind(&parameters, transaction_time_unix_micros)?;
         let state = session_state(Arc::new(QueryRuntime { access, parameters }))?;
-        let physical =
-            state.query_planner().create_physical_plan(&plan, &state).await.map_err(from_datafusion)?;
+        let physical = state
+            .query_planner()
+            .create_physical_plan(&plan, &state)
+            .await
+            .map_err(from_datafusion)?;
         let stream =
             datafusion::physical_plan::execute_stream(physical, state.task_ctx()).map_err(from_datafusion)?;
         let types = self.types.clone();
         Ok(stream
-            .map(move |batch| batch.map_err(from_datafusion).and_then(|batch| rows(&batch, &types)))
+            .map(move |batch| {
+                batch
+                    .map_err(from_datafusion)
+                    .and_then(|batch| rows(&batch, &types))
+            })
             .boxed())
     }
 
@@ -145,7 +165,10 @@ impl QueryPlan {
             let value = if name == TIME_PARAMETER {
                 ScalarValue::Int64(Some(transaction_time_unix_micros))
             } else {
-                let index = name.parse::<usize>().ok().and_then(|number| number.checked_sub(1));
+                let index = name
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|number| number.checked_sub(1));
                 match index.and_then(|index| parameters.get(index)) {
                     None => {
                         return Err(SqlError::new(
@@ -159,7 +182,10 @@ impl QueryPlan {
             };
             values.insert(name.clone(), value);
         }
-        self.logical.clone().replace_params_with_values(&ParamValues::from(values)).map_err(from_datafusion)
+        self.logical
+            .clone()
+            .replace_params_with_values(&ParamValues::from(values))
+            .map_err(from_datafusion)
     }
 }
 
@@ -208,7 +234,12 @@ fn runtime_environment() -> Result<Arc<RuntimeEnv>> {
 fn rows(batch: &RecordBatch, types: &[SqlType]) -> Result<Vec<Vec<Datum>>> {
     (0..batch.num_rows())
         .map(|row| {
-            batch.columns().iter().zip(types).map(|(column, sql_type)| datum_at(column, sql_type, row)).collect()
+            batch
+                .columns()
+                .iter()
+                .zip(types)
+                .map(|(column, sql_type)| datum_at(column, sql_type, row))
+                .collect()
         })
         .collect()
 }

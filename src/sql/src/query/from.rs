@@ -6,7 +6,9 @@ use datafusion::common::{Column, JoinType};
 use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, Subquery};
 use neorunbase_expression::{Expression, resolve_coalesce, resolve_operator};
 use neorunbase_types::{Result, SqlError, SqlState};
-use sqlparser::ast::{self, JoinConstraint, JoinOperator, Query, Select, SetExpr, TableAlias, TableFactor, TableWithJoins};
+use sqlparser::ast::{
+    self, JoinConstraint, JoinOperator, Query, Select, SetExpr, TableAlias, TableFactor, TableWithJoins,
+};
 
 use super::provider;
 use super::relation::build;
@@ -36,11 +38,19 @@ impl Binder<'_> {
         }
         match all {
             Some(all) => Ok(all),
-            None => Ok(FromItem { scope: Scope::default(), plan: build(Ok(LogicalPlanBuilder::empty(true)))? }),
+            None => Ok(FromItem {
+                scope: Scope::default(),
+                plan: build(Ok(LogicalPlanBuilder::empty(true)))?,
+            }),
         }
     }
 
-    fn bind_joined(&mut self, item: &TableWithJoins, before: Option<&Scope>, locks: &Locks) -> Result<FromItem> {
+    fn bind_joined(
+        &mut self,
+        item: &TableWithJoins,
+        before: Option<&Scope>,
+        locks: &Locks,
+    ) -> Result<FromItem> {
         let mut left = self.bind_factor(&item.relation, before, locks)?;
         for join in &item.joins {
             left = self.bind_join(left, join, before, locks)?;
@@ -57,15 +67,22 @@ impl Binder<'_> {
     ) -> Result<FromItem> {
         let (join_type, constraint) = match &join.join_operator {
             JoinOperator::Join(constraint) | JoinOperator::Inner(constraint) => (JoinType::Inner, constraint),
-            JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => (JoinType::Left, constraint),
-            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => (JoinType::Right, constraint),
+            JoinOperator::Left(constraint) | JoinOperator::LeftOuter(constraint) => {
+                (JoinType::Left, constraint)
+            }
+            JoinOperator::Right(constraint) | JoinOperator::RightOuter(constraint) => {
+                (JoinType::Right, constraint)
+            }
             JoinOperator::FullOuter(constraint) => (JoinType::Full, constraint),
             JoinOperator::CrossJoin(constraint) => (JoinType::Inner, constraint),
             _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "syntax error in JOIN")),
         };
         let cross = matches!(&join.join_operator, JoinOperator::CrossJoin(_));
         if matches!(constraint, JoinConstraint::None) && !cross {
-            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "syntax error: JOIN without ON or USING"));
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "syntax error: JOIN without ON or USING",
+            ));
         }
         let mut visible = before.cloned().unwrap_or_default();
         visible.append(left.scope.clone())?;
@@ -84,7 +101,9 @@ impl Binder<'_> {
         };
         let builder = LogicalPlanBuilder::from(left.plan);
         let plan = match parts {
-            parts if parts.is_empty() && join_type == JoinType::Inner => build(builder.cross_join(right.plan))?,
+            parts if parts.is_empty() && join_type == JoinType::Inner => {
+                build(builder.cross_join(right.plan))?
+            }
             parts if parts.is_empty() => {
                 build(builder.join_on(right.plan, join_type, [datafusion::logical_expr::lit(true)]))?
             }
@@ -94,9 +113,16 @@ impl Binder<'_> {
     }
 
     fn lower_join_condition(&self, condition: &Expression, join_type: JoinType) -> Result<Vec<Expr>> {
-        let subquery = condition.inputs().iter().any(|slot| matches!(self.slots.get(*slot), Some(Slot::Subquery(_))));
+        let subquery = condition
+            .inputs()
+            .iter()
+            .any(|slot| matches!(self.slots.get(*slot), Some(Slot::Subquery(_))));
         if subquery {
-            let advice = if join_type == JoinType::Inner { "Put it into WHERE." } else { "Join the subquery instead." };
+            let advice = if join_type == JoinType::Inner {
+                "Put it into WHERE."
+            } else {
+                "Join the subquery instead."
+            };
             return Err(SqlError::unsupported("a subquery in a join condition").with_hint(advice));
         }
         self.lower_filter(condition, self.scopes.len())
@@ -131,8 +157,9 @@ impl Binder<'_> {
                 let mut scope = left;
                 scope.append(right)?;
                 self.scopes.push(scope);
-                let bound =
-                    self.without_aggregates("JOIN conditions", |binder| binder.bind_condition(condition, "JOIN/ON"));
+                let bound = self.without_aggregates("JOIN conditions", |binder| {
+                    binder.bind_condition(condition, "JOIN/ON")
+                });
                 let scope = self.scopes.pop().unwrap_or_default();
                 return Ok((Some(self.settle_parameters(bound?)), scope));
             }
@@ -141,9 +168,10 @@ impl Binder<'_> {
                 scope.append(right)?;
                 return Ok((None, scope));
             }
-            JoinConstraint::Using(columns) => {
-                columns.iter().map(|column| Ok(split_name(column)?.1)).collect::<Result<_>>()?
-            }
+            JoinConstraint::Using(columns) => columns
+                .iter()
+                .map(|column| Ok(split_name(column)?.1))
+                .collect::<Result<_>>()?,
             JoinConstraint::Natural => left
                 .star
                 .iter()
@@ -157,7 +185,9 @@ impl Binder<'_> {
                 scope.find(name)?.cloned().ok_or_else(|| {
                     SqlError::new(
                         SqlState::UNDEFINED_COLUMN,
-                        format!("column \"{name}\" specified in USING clause does not exist in {which} table"),
+                        format!(
+                            "column \"{name}\" specified in USING clause does not exist in {which} table"
+                        ),
                     )
                 })
             };
@@ -168,10 +198,18 @@ impl Binder<'_> {
                 JoinType::Full => resolve_coalesce(vec![in_left, in_right])?,
                 _ => in_left,
             };
-            merged.push(ScopeColumn { name: name.clone(), value });
+            merged.push(ScopeColumn {
+                name: name.clone(),
+                value,
+            });
         }
         let rest = |scope: &Scope| {
-            scope.star.iter().filter(|column| !names.contains(&column.name)).cloned().collect::<Vec<_>>()
+            scope
+                .star
+                .iter()
+                .filter(|column| !names.contains(&column.name))
+                .cloned()
+                .collect::<Vec<_>>()
         };
         let star = [merged, rest(&left), rest(&right)].concat();
         let mut scope = left;
@@ -180,50 +218,100 @@ impl Binder<'_> {
         Ok((Expression::conjunction(conditions), scope))
     }
 
-    fn bind_factor(&mut self, factor: &TableFactor, before: Option<&Scope>, locks: &Locks) -> Result<FromItem> {
+    fn bind_factor(
+        &mut self,
+        factor: &TableFactor,
+        before: Option<&Scope>,
+        locks: &Locks,
+    ) -> Result<FromItem> {
         match factor {
-            TableFactor::Table { name, alias, args: None, sample: None, version: None, with_ordinality: false, .. } => {
-                self.bind_table(name, alias.as_ref(), locks)
-            }
-            TableFactor::Table { name, alias, args: Some(arguments), with_ordinality: false, .. } => {
-                self.bind_table_function(name, &arguments.args, alias.as_ref())
-            }
-            TableFactor::Function { name, args, alias, .. } => self.bind_table_function(name, args, alias.as_ref()),
-            TableFactor::Derived { lateral, subquery, alias, sample: None } => {
+            TableFactor::Table {
+                name,
+                alias,
+                args: None,
+                sample: None,
+                version: None,
+                with_ordinality: false,
+                ..
+            } => self.bind_table(name, alias.as_ref(), locks),
+            TableFactor::Table {
+                name,
+                alias,
+                args: Some(arguments),
+                with_ordinality: false,
+                ..
+            } => self.bind_table_function(name, &arguments.args, alias.as_ref()),
+            TableFactor::Function {
+                name, args, alias, ..
+            } => self.bind_table_function(name, args, alias.as_ref()),
+            TableFactor::Derived {
+                lateral,
+                subquery,
+                alias,
+                sample: None,
+            } => {
                 let Some(alias) = alias else {
-                    return Err(SqlError::new(SqlState::SYNTAX_ERROR, "subquery in FROM must have an alias")
-                        .with_hint("For example, FROM (SELECT ...) [AS] foo."));
+                    return Err(
+                        SqlError::new(SqlState::SYNTAX_ERROR, "subquery in FROM must have an alias")
+                            .with_hint("For example, FROM (SELECT ...) [AS] foo."),
+                    );
                 };
                 if *lateral && let Some(before) = before {
                     return self.bind_lateral(subquery, alias, before);
                 }
                 let relation = self.bind_query(subquery, None)?;
                 let (relation, plan) = self.relation_in_scope(relation, &alias.name.value, Some(alias))?;
-                Ok(FromItem { scope: Scope::of_relation(relation), plan })
+                Ok(FromItem {
+                    scope: Scope::of_relation(relation),
+                    plan,
+                })
             }
-            TableFactor::NestedJoin { table_with_joins, alias: None } => {
-                self.bind_joined(table_with_joins, before, locks)
-            }
+            TableFactor::NestedJoin {
+                table_with_joins,
+                alias: None,
+            } => self.bind_joined(table_with_joins, before, locks),
             other => Err(SqlError::unsupported(format_args!("the FROM item {other}"))),
         }
     }
 
-    fn bind_table(&mut self, name: &ast::ObjectName, alias: Option<&TableAlias>, locks: &Locks) -> Result<FromItem> {
+    fn bind_table(
+        &mut self,
+        name: &ast::ObjectName,
+        alias: Option<&TableAlias>,
+        locks: &Locks,
+    ) -> Result<FromItem> {
         let (schema, plain) = split_name(name)?;
         if schema.is_none()
-            && let Some(common) = self.tables_in_sight.iter().rev().find(|common| common.name == plain).cloned()
+            && let Some(common) = self
+                .tables_in_sight
+                .iter()
+                .rev()
+                .find(|common| common.name == plain)
+                .cloned()
         {
-            let shown = alias.map_or(common.name.as_str(), |alias| alias.name.value.as_str()).to_owned();
+            let shown = alias
+                .map_or(common.name.as_str(), |alias| alias.name.value.as_str())
+                .to_owned();
             let (relation, plan) = self.relation_in_scope(common.relation.as_ref().clone(), &shown, alias)?;
-            return Ok(FromItem { scope: Scope::of_relation(relation), plan });
+            return Ok(FromItem {
+                scope: Scope::of_relation(relation),
+                plan,
+            });
         }
         // The system's schema is searched first, as PostgreSQL does.
         if let Some(relation) = crate::system_tables::relation(self.context, schema.as_deref(), &plain)? {
-            let shown = alias.map_or(plain.as_str(), |alias| alias.name.value.as_str()).to_owned();
+            let shown = alias
+                .map_or(plain.as_str(), |alias| alias.name.value.as_str())
+                .to_owned();
             let (relation, plan) = self.relation_in_scope(relation, &shown, alias)?;
-            return Ok(FromItem { scope: Scope::of_relation(relation), plan });
+            return Ok(FromItem {
+                scope: Scope::of_relation(relation),
+                plan,
+            });
         }
-        let Some(table) = self.lookup_table(name)?.cloned() else { return Err(self.undefined_table(name)) };
+        let Some(table) = self.lookup_table(name)?.cloned() else {
+            return Err(self.undefined_table(name));
+        };
         let relation = self.table_relation(&table, alias)?;
         let locking = locks
             .iter()
@@ -234,7 +322,10 @@ impl Binder<'_> {
             provider::table_source(table, locking),
             None,
         ))?;
-        Ok(FromItem { scope: Scope::of_relation(relation), plan })
+        Ok(FromItem {
+            scope: Scope::of_relation(relation),
+            plan,
+        })
     }
 
     /// A subquery that sees what stands left of it.
@@ -246,7 +337,10 @@ impl Binder<'_> {
         let outer_ref_columns = relation.plan.all_out_ref_exprs();
         if outer_ref_columns.is_empty() {
             let (relation, plan) = self.relation_in_scope(relation, &alias.name.value, Some(alias))?;
-            return Ok(FromItem { scope: Scope::of_relation(relation), plan });
+            return Ok(FromItem {
+                scope: Scope::of_relation(relation),
+                plan,
+            });
         }
         // The join's right side has to be the subquery itself: its columns get their qualifier inside.
         let placeholder = build(Ok(LogicalPlanBuilder::empty(false)))?;
@@ -266,7 +360,10 @@ impl Binder<'_> {
                 display: format!("{}.{}", alias.name.value, column.name),
                 origin: None,
             });
-            scope_columns.push(ScopeColumn { name: column.name, value: Expression::input(slot, column.sql_type) });
+            scope_columns.push(ScopeColumn {
+                name: column.name,
+                value: Expression::input(slot, column.sql_type),
+            });
         }
         crate::bind::rename_columns(&mut scope_columns, alias)?;
         let relation = ScopeRelation {
@@ -281,7 +378,10 @@ impl Binder<'_> {
             outer_ref_columns,
             spans: datafusion::common::Spans::new(),
         });
-        Ok(FromItem { scope: Scope::of_relation(relation), plan })
+        Ok(FromItem {
+            scope: Scope::of_relation(relation),
+            plan,
+        })
     }
 
     /// `CROSS JOIN LATERAL (SELECT expressions) AS alias`: columns computed from the left side's.
@@ -292,9 +392,14 @@ impl Binder<'_> {
         select: &Select,
         factor: &TableFactor,
     ) -> Result<FromItem> {
-        let TableFactor::Derived { alias: Some(alias), .. } = factor else {
-            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "subquery in FROM must have an alias")
-                .with_hint("For example, FROM (SELECT ...) [AS] foo."));
+        let TableFactor::Derived {
+            alias: Some(alias), ..
+        } = factor
+        else {
+            return Err(
+                SqlError::new(SqlState::SYNTAX_ERROR, "subquery in FROM must have an alias")
+                    .with_hint("For example, FROM (SELECT ...) [AS] foo."),
+            );
         };
         self.scopes.push(visible);
         let outputs = self.without_aggregates("LATERAL", |binder| binder.bind_outputs(&select.projection));
@@ -302,8 +407,12 @@ impl Binder<'_> {
         let outputs = outputs?;
         let level = self.scopes.len();
         let prefix = self.new_qualifier();
-        let mut projection: Vec<Expr> =
-            left.plan.schema().iter().map(|field| Expr::Column(Column::from(field))).collect();
+        let mut projection: Vec<Expr> = left
+            .plan
+            .schema()
+            .iter()
+            .map(|field| Expr::Column(Column::from(field)))
+            .collect();
         let mut columns = Vec::with_capacity(outputs.len());
         for (index, output) in outputs.into_iter().enumerate() {
             let value = self.settle_parameters(output.value);
@@ -318,7 +427,10 @@ impl Binder<'_> {
                 display: format!("{}.{}", alias.name.value, output.name),
                 origin: None,
             });
-            columns.push(ScopeColumn { name: output.name, value: Expression::input(slot, value.sql_type()) });
+            columns.push(ScopeColumn {
+                name: output.name,
+                value: Expression::input(slot, value.sql_type()),
+            });
         }
         crate::bind::rename_columns(&mut columns, alias)?;
         let plan = build(LogicalPlanBuilder::from(left.plan).project(projection))?;
@@ -343,18 +455,26 @@ impl Binder<'_> {
         if function != "generate_series" || schema.as_deref().is_some_and(|schema| schema != "pg_catalog") {
             return Err(SqlError::new(
                 SqlState::UNDEFINED_FUNCTION,
-                format!("function {} does not exist or cannot be used in FROM", display_name(name)),
+                format!(
+                    "function {} does not exist or cannot be used in FROM",
+                    display_name(name)
+                ),
             ));
         }
         let relation = self.bind_generate_series(arguments)?;
-        let shown = alias.map_or(function.as_str(), |alias| alias.name.value.as_str()).to_owned();
+        let shown = alias
+            .map_or(function.as_str(), |alias| alias.name.value.as_str())
+            .to_owned();
         let mut relation = relation;
         // A function's only column is called like the function, or like its alias.
         for column in &mut relation.columns {
             column.name.clone_from(&shown);
         }
         let (relation, plan) = self.relation_in_scope(relation, &shown, alias)?;
-        Ok(FromItem { scope: Scope::of_relation(relation), plan })
+        Ok(FromItem {
+            scope: Scope::of_relation(relation),
+            plan,
+        })
     }
 }
 
@@ -367,8 +487,17 @@ pub(crate) fn cross_join(left: FromItem, right: FromItem) -> Result<FromItem> {
 
 /// The SELECT of `LATERAL (SELECT expressions)` without FROM.
 fn computed_columns(factor: &TableFactor) -> Option<&Select> {
-    let TableFactor::Derived { lateral: true, subquery, .. } = factor else { return None };
-    let SetExpr::Select(select) = &*subquery.body else { return None };
+    let TableFactor::Derived {
+        lateral: true,
+        subquery,
+        ..
+    } = factor
+    else {
+        return None;
+    };
+    let SetExpr::Select(select) = &*subquery.body else {
+        return None;
+    };
     let plain = select.from.is_empty()
         && select.selection.is_none()
         && select.having.is_none()

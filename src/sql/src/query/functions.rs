@@ -46,7 +46,9 @@ impl Hash for ExpressionFunction {
 
 /// FNV-1a: the same name for the same expression, today and tomorrow.
 fn digest(text: &str) -> u64 {
-    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// Calls an expression; with a `clock`, that argument (microseconds since 1970) comes last.
@@ -80,7 +82,10 @@ pub(crate) fn call_expression(
 
 impl ExpressionFunction {
     fn invoke(&self, values: &[ColumnarValue], rows: usize) -> Result<ColumnarValue> {
-        let types = self.arguments.iter().chain(self.clock.then_some(&SqlType::BigInt));
+        let types = self
+            .arguments
+            .iter()
+            .chain(self.clock.then_some(&SqlType::BigInt));
         let mut row = Vec::with_capacity(values.len());
         let mut arrays = Vec::new();
         for (index, (value, sql_type)) in values.iter().zip(types).enumerate() {
@@ -143,7 +148,10 @@ impl ScalarUDFImpl for ExpressionFunction {
 
     fn short_circuits(&self) -> bool {
         // Keeps parts of a CASE from being computed before the CASE decides.
-        matches!(self.expression, Expression::Case { .. } | Expression::Coalesce { .. })
+        matches!(
+            self.expression,
+            Expression::Case { .. } | Expression::Coalesce { .. }
+        )
     }
 }
 
@@ -177,7 +185,12 @@ pub(crate) fn comparison_key(value: Expr, sql_type: &SqlType) -> Expr {
     let sql_type = sql_type.without_modifier();
     let signature = Signature::exact(vec![data_type(&sql_type)], Volatility::Immutable);
     let name = format!("key_{}", sql_type.type_name());
-    ScalarUDF::new_from_impl(KeyFunction { name, sql_type, signature }).call(vec![value])
+    ScalarUDF::new_from_impl(KeyFunction {
+        name,
+        sql_type,
+        signature,
+    })
+    .call(vec![value])
 }
 
 impl KeyFunction {
@@ -185,18 +198,29 @@ impl KeyFunction {
         match self.sql_type {
             SqlType::Real => {
                 let array = array.as_primitive::<Float32Type>();
-                Arc::new(array.iter().map(|value| value.map(canonical_real)).collect::<Float32Array>())
+                Arc::new(
+                    array
+                        .iter()
+                        .map(|value| value.map(canonical_real))
+                        .collect::<Float32Array>(),
+                )
             }
             SqlType::DoublePrecision => {
                 let array = array.as_primitive::<Float64Type>();
-                Arc::new(array.iter().map(|value| value.map(canonical_double)).collect::<Float64Array>())
+                Arc::new(
+                    array
+                        .iter()
+                        .map(|value| value.map(canonical_double))
+                        .collect::<Float64Array>(),
+                )
             }
             _ => {
                 let array = array.as_binary::<i32>();
                 let mut builder = BinaryBuilder::with_capacity(array.len(), array.len() * 8);
                 for value in array {
-                    builder
-                        .append_option(value.map(|value| &value[..ordered_bytes::key_length(&self.sql_type, value)]));
+                    builder.append_option(
+                        value.map(|value| &value[..ordered_bytes::key_length(&self.sql_type, value)]),
+                    );
                 }
                 Arc::new(builder.finish())
             }
@@ -243,13 +267,17 @@ impl ScalarUDFImpl for KeyFunction {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue, DataFusionError> {
         let Some(value) = args.args.first() else {
-            return Err(to_datafusion(SqlError::internal("a comparison key without value")));
+            return Err(to_datafusion(SqlError::internal(
+                "a comparison key without value",
+            )));
         };
         match value {
             ColumnarValue::Array(array) => Ok(ColumnarValue::Array(self.apply(array))),
             ColumnarValue::Scalar(value) => {
                 let array = self.apply(&value.to_array()?);
-                Ok(ColumnarValue::Scalar(datafusion::common::ScalarValue::try_from_array(&array, 0)?))
+                Ok(ColumnarValue::Scalar(
+                    datafusion::common::ScalarValue::try_from_array(&array, 0)?,
+                ))
             }
         }
     }

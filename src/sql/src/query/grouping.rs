@@ -36,7 +36,11 @@ impl Binder<'_> {
             match self.slots.get(slot) {
                 Some(Slot::Aggregate(_)) if !found.contains(&slot) => found.push(slot),
                 Some(Slot::Window(call)) => {
-                    let parts = call.arguments.iter().chain(&call.filter).chain(&call.partition_by);
+                    let parts = call
+                        .arguments
+                        .iter()
+                        .chain(&call.filter)
+                        .chain(&call.partition_by);
                     for part in parts.chain(call.order_by.iter().map(|key| &key.value)) {
                         self.collect_aggregates(part, found);
                     }
@@ -88,7 +92,11 @@ impl Grouping {
                 Ok((slot, call, result))
             })
             .collect::<Result<_>>()?;
-        Ok(Self { level, keys, aggregates })
+        Ok(Self {
+            level,
+            keys,
+            aggregates,
+        })
     }
 
     /// Adds the projection of keys and arguments, and the aggregation.
@@ -103,9 +111,17 @@ impl Grouping {
                 projection.push(value.clone().alias(kept.clone()));
                 projection.push(comparison_key(value, &sql_type).alias(compared.clone()));
                 groups.push(Expr::Column(Column::new_unqualified(compared)));
-                let any = aggregate_udf(AggregateFunction::AnyValue, vec![sql_type.clone()], sql_type, false);
+                let any = aggregate_udf(
+                    AggregateFunction::AnyValue,
+                    vec![sql_type.clone()],
+                    sql_type,
+                    false,
+                );
                 let name = computed_name(binder, *slot)?;
-                calls.push(any.call(vec![Expr::Column(Column::new_unqualified(kept))]).alias(name));
+                calls.push(
+                    any.call(vec![Expr::Column(Column::new_unqualified(kept))])
+                        .alias(name),
+                );
             } else if let Expr::Column(column) = value {
                 projection.push(Expr::Column(column.clone()));
                 groups.push(Expr::Column(column));
@@ -151,7 +167,13 @@ impl Grouping {
             };
             let function = aggregate_udf(call.function, types, call.sql_type.clone(), call.distinct);
             let name = computed_name(binder, *slot)?;
-            calls.push(Expr::AggregateFunction(AggregateCallExpr { func: function, params }).alias(name));
+            calls.push(
+                Expr::AggregateFunction(AggregateCallExpr {
+                    func: function,
+                    params,
+                })
+                .alias(name),
+            );
         }
         if groups.is_empty() && calls.is_empty() {
             // HAVING alone: one group.
@@ -198,20 +220,31 @@ impl Grouping {
                 ),
             )),
             Some(Slot::Window(mut call)) => {
-                for part in call.arguments.iter_mut().chain(&mut call.partition_by).chain(&mut call.filter) {
+                for part in call
+                    .arguments
+                    .iter_mut()
+                    .chain(&mut call.partition_by)
+                    .chain(&mut call.filter)
+                {
                     *part = self.regroup(binder, part)?;
                 }
                 for key in &mut call.order_by {
                     key.value = self.regroup(binder, &key.value)?;
                 }
-                Ok(Expression::input(binder.slots.add(Slot::Window(call)), sql_type.clone()))
+                Ok(Expression::input(
+                    binder.slots.add(Slot::Window(call)),
+                    sql_type.clone(),
+                ))
             }
             Some(Slot::Subquery(mut call)) => {
                 self.check_outer_references(binder, &call.plan)?;
                 if let SubqueryKind::In(operand) = &mut call.kind {
                     *operand = self.regroup(binder, operand)?;
                 }
-                Ok(Expression::input(binder.slots.add(Slot::Subquery(call)), sql_type.clone()))
+                Ok(Expression::input(
+                    binder.slots.add(Slot::Subquery(call)),
+                    sql_type.clone(),
+                ))
             }
             _ => Ok(unchanged),
         }
@@ -220,7 +253,9 @@ impl Grouping {
     /// A subquery may refer to grouped columns only.
     fn check_outer_references(&self, binder: &Binder<'_>, plan: &LogicalPlan) -> Result<()> {
         for reference in plan.all_out_ref_exprs() {
-            let Expr::OuterReferenceColumn(_, column) = reference else { continue };
+            let Expr::OuterReferenceColumn(_, column) = reference else {
+                continue;
+            };
             let qualifier = column.relation.as_ref().map(ToString::to_string);
             let grouped = self.keys.iter().any(|(key, _)| match key {
                 Expression::Input { index, .. } => binder
@@ -229,13 +264,19 @@ impl Grouping {
                     .is_some_and(|key| key.qualifier == qualifier && key.column == column.name),
                 _ => false,
             });
-            let own = binder.slots.find_column(qualifier.as_deref(), &column.name).filter(|own| own.level == self.level);
+            let own = binder
+                .slots
+                .find_column(qualifier.as_deref(), &column.name)
+                .filter(|own| own.level == self.level);
             if let Some(own) = own
                 && !grouped
             {
                 return Err(SqlError::new(
                     SqlState::GROUPING_ERROR,
-                    format!("subquery uses ungrouped column \"{}\" from outer query", own.display),
+                    format!(
+                        "subquery uses ungrouped column \"{}\" from outer query",
+                        own.display
+                    ),
                 ));
             }
         }
@@ -252,9 +293,15 @@ fn add_dependent_columns(binder: &Binder<'_>, keys: &mut Vec<Expression>, used: 
             Expression::Input { index, .. } => binder.slots.column(*index)?.origin,
             _ => None,
         };
-        let Some((table, _)) = relation.columns.first().and_then(|column| origin(&column.value)) else { continue };
-        let Some(table) = binder.context.catalog.tables.get(&table) else { continue };
-        let Some(primary_key) = &table.primary_key else { continue };
+        let Some((table, _)) = relation.columns.first().and_then(|column| origin(&column.value)) else {
+            continue;
+        };
+        let Some(table) = binder.context.catalog.tables.get(&table) else {
+            continue;
+        };
+        let Some(primary_key) = &table.primary_key else {
+            continue;
+        };
         let own: Vec<u32> = keys
             .iter()
             .filter(|key| relation.columns.iter().any(|column| column.value == **key))
@@ -316,7 +363,12 @@ pub(crate) fn distinct(plan: LogicalPlan, columns: &[RelationColumn]) -> Result<
             projection.push(comparison_key(value.clone(), &column.sql_type).alias(key.clone()));
             groups.push(Expr::Column(Column::new_unqualified(key)));
             let sql_type = column.sql_type.clone();
-            let any = aggregate_udf(AggregateFunction::AnyValue, vec![sql_type.clone()], sql_type, false);
+            let any = aggregate_udf(
+                AggregateFunction::AnyValue,
+                vec![sql_type.clone()],
+                sql_type,
+                false,
+            );
             calls.push(any.call(vec![value]).alias(format!("any{index}")));
         } else {
             groups.push(value);
@@ -334,5 +386,9 @@ pub(crate) fn distinct(plan: LogicalPlan, columns: &[RelationColumn]) -> Result<
         })
         .collect();
     let builder = LogicalPlanBuilder::from(plan).project(projection);
-    build(builder.and_then(|builder| builder.aggregate(groups, calls)).and_then(|builder| builder.project(outputs)))
+    build(
+        builder
+            .and_then(|builder| builder.aggregate(groups, calls))
+            .and_then(|builder| builder.project(outputs)),
+    )
 }

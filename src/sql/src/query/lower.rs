@@ -33,7 +33,11 @@ pub(crate) enum Place {
 
 impl Place {
     fn nested(self) -> Self {
-        if self == Self::Conjunct { Self::Filter } else { self }
+        if self == Self::Conjunct {
+            Self::Filter
+        } else {
+            self
+        }
     }
 }
 
@@ -55,7 +59,10 @@ impl Binder<'_> {
 
     /// Lowers a value to the form that is compared, grouped or sorted.
     pub(crate) fn lower_key(&self, expression: &Expression, level: usize) -> Result<Expr> {
-        Ok(comparison_key(self.lower(expression, level)?, &expression.sql_type()))
+        Ok(comparison_key(
+            self.lower(expression, level)?,
+            &expression.sql_type(),
+        ))
     }
 
     fn lower_at(&self, expression: &Expression, level: usize, place: Place) -> Result<Expr> {
@@ -67,8 +74,12 @@ impl Binder<'_> {
         Ok(match expression {
             Expression::Literal { value, sql_type } => Expr::Literal(scalar(value, sql_type)?, None),
             Expression::Input { index, .. } => self.lower_slot(*index, level, place)?,
-            Expression::Parameter { index, sql_type } => parameter(&(index + 1).to_string(), data_type(sql_type)),
-            Expression::And(parts) => join_with(parts.iter().map(lower).collect::<Result<_>>()?, Operator::And),
+            Expression::Parameter { index, sql_type } => {
+                parameter(&(index + 1).to_string(), data_type(sql_type))
+            }
+            Expression::And(parts) => {
+                join_with(parts.iter().map(lower).collect::<Result<_>>()?, Operator::And)
+            }
             Expression::Or(parts) => join_with(parts.iter().map(lower).collect::<Result<_>>()?, Operator::Or),
             Expression::Not(inner) => match &**inner {
                 Expression::Input { index, .. } => match self.slots.get(*index) {
@@ -79,9 +90,17 @@ impl Binder<'_> {
             },
             Expression::IsNull { argument, negated } => {
                 let argument = Box::new(lower(argument)?);
-                if *negated { Expr::IsNotNull(argument) } else { Expr::IsNull(argument) }
+                if *negated {
+                    Expr::IsNotNull(argument)
+                } else {
+                    Expr::IsNull(argument)
+                }
             }
-            Expression::IsBoolean { argument, value, negated } => {
+            Expression::IsBoolean {
+                argument,
+                value,
+                negated,
+            } => {
                 let argument = Box::new(lower(argument)?);
                 match (value, negated) {
                     (Some(true), false) => Expr::IsTrue(argument),
@@ -92,19 +111,32 @@ impl Binder<'_> {
                     (None, true) => Expr::IsNotUnknown(argument),
                 }
             }
-            Expression::InList { argument, list, negated } => Expr::InList(InList {
+            Expression::InList {
+                argument,
+                list,
+                negated,
+            } => Expr::InList(InList {
                 expr: Box::new(self.lower_key(argument, level)?),
-                list: list.iter().map(|item| self.lower_key(item, level)).collect::<Result<_>>()?,
+                list: list
+                    .iter()
+                    .map(|item| self.lower_key(item, level))
+                    .collect::<Result<_>>()?,
                 negated: *negated,
             }),
-            Expression::Call { function, arguments, .. } if let Some(operator) = comparison_operator(*function) => {
+            Expression::Call {
+                function, arguments, ..
+            } if let Some(operator) = comparison_operator(*function) => {
                 let [left, right] = arguments.as_slice() else {
                     return Err(SqlError::internal("a comparison without two sides"));
                 };
                 let side = |side: &Expression| {
                     lower(side).map(|lowered| Box::new(comparison_key(lowered, &side.sql_type())))
                 };
-                Expr::BinaryExpr(BinaryExpr { left: side(left)?, op: operator, right: side(right)? })
+                Expr::BinaryExpr(BinaryExpr {
+                    left: side(left)?,
+                    op: operator,
+                    right: side(right)?,
+                })
             }
             Expression::Cast { argument, to, .. } => {
                 Expr::Cast(Cast::new(Box::new(lower(argument)?), data_type(to)))
@@ -124,10 +156,12 @@ impl Binder<'_> {
             Expression::InList { argument, list, .. } => {
                 self.is_native(argument) && list.iter().all(|item| self.is_native(item))
             }
-            Expression::Call { function, arguments, .. } => {
-                function.is_comparison() && arguments.iter().all(|argument| self.is_native(argument))
-            }
-            Expression::Cast { argument, from, to, .. } => is_lossless_cast(from, to) && self.is_native(argument),
+            Expression::Call {
+                function, arguments, ..
+            } => function.is_comparison() && arguments.iter().all(|argument| self.is_native(argument)),
+            Expression::Cast {
+                argument, from, to, ..
+            } => is_lossless_cast(from, to) && self.is_native(argument),
             _ => false,
         }
     }
@@ -136,9 +170,17 @@ impl Binder<'_> {
     fn holds_condition_subquery(&self, expression: &Expression) -> bool {
         let connective = matches!(
             expression,
-            Expression::And(_) | Expression::Or(_) | Expression::Not(_) | Expression::IsNull { .. } | Expression::IsBoolean { .. }
+            Expression::And(_)
+                | Expression::Or(_)
+                | Expression::Not(_)
+                | Expression::IsNull { .. }
+                | Expression::IsBoolean { .. }
         );
-        connective && expression.inputs().iter().any(|slot| matches!(self.slots.get(*slot), Some(Slot::Subquery(_))))
+        connective
+            && expression
+                .inputs()
+                .iter()
+                .any(|slot| matches!(self.slots.get(*slot), Some(Slot::Subquery(_))))
     }
 
     /// Any expression as one function of its inputs and parameters.
@@ -169,7 +211,10 @@ impl Binder<'_> {
             Expression::Call { function, .. } => function.needs_clock(),
             Expression::Cast { from, to, .. } => {
                 (from.is_string() || *from == SqlType::Unknown)
-                    && matches!(to, SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz)
+                    && matches!(
+                        to,
+                        SqlType::Date | SqlType::Time | SqlType::Timestamp | SqlType::TimestampTz
+                    )
             }
             // A time with zone is today's or yesterday's by the clock.
             _ => false,
@@ -182,10 +227,13 @@ impl Binder<'_> {
         match self.slots.get(slot) {
             Some(Slot::Column(column)) => Ok(lower_column(column, level)),
             Some(Slot::Subquery(call)) => self.lower_subquery(call, level, place),
-            Some(Slot::Aggregate(_) | Slot::Window(_)) => {
-                Err(SqlError::new(neorunbase_types::SqlState::GROUPING_ERROR, "aggregate functions are not allowed here"))
-            }
-            None => Err(SqlError::internal("an expression refers to a column that nobody bound")),
+            Some(Slot::Aggregate(_) | Slot::Window(_)) => Err(SqlError::new(
+                neorunbase_types::SqlState::GROUPING_ERROR,
+                "aggregate functions are not allowed here",
+            )),
+            None => Err(SqlError::internal(
+                "an expression refers to a column that nobody bound",
+            )),
         }
     }
 
@@ -230,9 +278,19 @@ impl Binder<'_> {
     }
 
     /// `x IN (…)` where it matters whether the answer is false or unknown.
-    fn lower_in_with_nulls(&self, call: &SubqueryCall, operand: &Expression, level: usize, place: Place) -> Result<Expr> {
+    fn lower_in_with_nulls(
+        &self,
+        call: &SubqueryCall,
+        operand: &Expression,
+        level: usize,
+        place: Place,
+    ) -> Result<Expr> {
         let column = Expr::Column(Column::from(call.plan.schema().qualified_field(0)));
-        let matched = exists(&filter(&call.plan, self.equals_operand(call, operand, level)?)?, false, place)?;
+        let matched = exists(
+            &filter(&call.plan, self.equals_operand(call, operand, level)?)?,
+            false,
+            place,
+        )?;
         let unknown = Expr::Literal(ScalarValue::Boolean(None), None);
         let mut branches = vec![(Box::new(matched), Box::new(lit(true)))];
         let operand_is_null = Expr::IsNull(Box::new(self.lower(operand, level)?));
@@ -266,7 +324,10 @@ pub(crate) fn lower_column(column: &ColumnSlot, level: usize) -> Expr {
 /// A parameter, to be replaced by its value at each execution.
 pub(crate) fn parameter(name: &str, data_type: DataType) -> Expr {
     let field = Arc::new(Field::new("", data_type, true));
-    Expr::Placeholder(Placeholder { id: format!("${name}"), field: Some(field) })
+    Expr::Placeholder(Placeholder {
+        id: format!("${name}"),
+        field: Some(field),
+    })
 }
 
 fn subquery(plan: &Arc<LogicalPlan>) -> Subquery {
@@ -280,7 +341,10 @@ fn subquery(plan: &Arc<LogicalPlan>) -> Subquery {
 /// EXISTS; outside of filters DataFusion plans it only as a count.
 fn exists(plan: &Arc<LogicalPlan>, negated: bool, place: Place) -> Result<Expr> {
     if place != Place::Value {
-        return Ok(Expr::Exists(Exists { subquery: subquery(plan), negated }));
+        return Ok(Expr::Exists(Exists {
+            subquery: subquery(plan),
+            negated,
+        }));
     }
     let count = datafusion::functions_aggregate::expr_fn::count(lit(1_i64)).alias("n");
     let counted = LogicalPlanBuilder::from(plan.as_ref().clone())
@@ -288,7 +352,11 @@ fn exists(plan: &Arc<LogicalPlan>, negated: bool, place: Place) -> Result<Expr> 
         .and_then(LogicalPlanBuilder::build)
         .map_err(from_datafusion)?;
     let count = Expr::ScalarSubquery(subquery(&Arc::new(counted)));
-    Ok(if negated { count.eq(lit(0_i64)) } else { count.gt(lit(0_i64)) })
+    Ok(if negated {
+        count.eq(lit(0_i64))
+    } else {
+        count.gt(lit(0_i64))
+    })
 }
 
 fn filter(plan: &Arc<LogicalPlan>, condition: Expr) -> Result<Arc<LogicalPlan>> {
@@ -304,7 +372,11 @@ fn join_with(parts: Vec<Expr>, operator: Operator) -> Expr {
     parts
         .into_iter()
         .reduce(|left, right| {
-            Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op: operator, right: Box::new(right) })
+            Expr::BinaryExpr(BinaryExpr {
+                left: Box::new(left),
+                op: operator,
+                right: Box::new(right),
+            })
         })
         .unwrap_or_else(|| lit(neutral))
 }
@@ -334,5 +406,9 @@ pub(crate) fn is_lossless_cast(from: &SqlType, to: &SqlType) -> bool {
 
 /// A sort key's value.
 pub(crate) fn sort_value(column: Expr, sql_type: &SqlType) -> Expr {
-    if needs_key(sql_type) { comparison_key(column, sql_type) } else { column }
+    if needs_key(sql_type) {
+        comparison_key(column, sql_type)
+    } else {
+        column
+    }
 }

@@ -31,15 +31,29 @@ impl Binder<'_> {
         bind_values: impl FnOnce(&mut Self) -> Result<Option<Vec<Expression>>>,
         positions: &[usize],
     ) -> Result<QueryPlan> {
-        let ModifyQuery { table, target, others } = modify;
+        let ModifyQuery {
+            table,
+            target,
+            others,
+        } = modify;
         let level = self.scopes.len();
         // The rows are locked as they are found.
-        let locking = RowLocking { exclusive: true, no_wait: false, skip_locked: false };
+        let locking = RowLocking {
+            exclusive: true,
+            no_wait: false,
+            skip_locked: false,
+        };
         let source = super::provider::table_source(table.clone(), Some(locking));
         let plan = build(LogicalPlanBuilder::scan(target.qualifier.clone(), source, None))?;
         let old: Vec<Expression> = target.columns.iter().map(|column| column.value.clone()).collect();
-        let row_id = table.primary_key.is_none().then(|| self.row_id_column(table, &target.qualifier));
-        let mut from = FromItem { scope: Scope::of_relation(target), plan };
+        let row_id = table
+            .primary_key
+            .is_none()
+            .then(|| self.row_id_column(table, &target.qualifier));
+        let mut from = FromItem {
+            scope: Scope::of_relation(target),
+            plan,
+        };
         if !others.is_empty() {
             from = cross_join(from, self.bind_from(others, &Locks::new())?)?;
         }
@@ -115,14 +129,26 @@ impl Binder<'_> {
         rows: Vec<Vec<Expression>>,
         types: Vec<SqlType>,
     ) -> Result<(QueryPlan, Vec<Expression>)> {
-        let rows: Vec<Vec<Expression>> =
-            rows.into_iter().map(|row| row.into_iter().map(|value| self.settle_parameters(value)).collect()).collect();
+        let rows: Vec<Vec<Expression>> = rows
+            .into_iter()
+            .map(|row| {
+                row.into_iter()
+                    .map(|value| self.settle_parameters(value))
+                    .collect()
+            })
+            .collect();
         let plan = self.rows_plan(&rows)?;
         let width = rows.first().map_or(0, Vec::len);
         let columns: Vec<RelationColumn> = types
             .into_iter()
             .take(width)
-            .map(|sql_type| RelationColumn { name: String::new(), sql_type, nullable: true, origin: None, untyped: None })
+            .map(|sql_type| RelationColumn {
+                name: String::new(),
+                sql_type,
+                nullable: true,
+                origin: None,
+                untyped: None,
+            })
             .collect();
         let casts = columns
             .iter()

@@ -49,16 +49,29 @@ pub(crate) fn table_source(table: Arc<Table>, locking: Option<RowLocking>) -> Ar
         .iter()
         .map(|id| {
             let nullable = table.column_by_id(*id).is_some_and(|column| !column.not_null);
-            Field::new(column_in_plan(*id), data_type(&table.key_column_type(*id)), nullable)
+            Field::new(
+                column_in_plan(*id),
+                data_type(&table.key_column_type(*id)),
+                nullable,
+            )
         })
         .collect();
     let schema = Arc::new(Schema::new(fields));
-    Arc::new(DefaultTableSource::new(Arc::new(ShardedTable { table, locking, columns, schema })))
+    Arc::new(DefaultTableSource::new(Arc::new(ShardedTable {
+        table,
+        locking,
+        columns,
+        schema,
+    })))
 }
 
 impl ShardedTable {
     /// The program and path for a scan.
-    pub(crate) fn program(&self, projection: Option<&Vec<usize>>, filters: &[Expr]) -> Result<(ScanProgram, crate::access::AccessPath)> {
+    pub(crate) fn program(
+        &self,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+    ) -> Result<(ScanProgram, crate::access::AccessPath)> {
         let mut builder = ProgramBuilder::new(&self.table);
         let mut conditions = Vec::with_capacity(filters.len());
         for filter in filters {
@@ -79,8 +92,17 @@ impl ShardedTable {
             })
             .collect();
         let inputs = builder.inputs;
-        let path = detect_access_path(&self.table, filter.as_ref(), &|index| inputs.get(index).map(|input| input.column));
-        Ok((ScanProgram { inputs, filter, output }, path))
+        let path = detect_access_path(&self.table, filter.as_ref(), &|index| {
+            inputs.get(index).map(|input| input.column)
+        });
+        Ok((
+            ScanProgram {
+                inputs,
+                filter,
+                output,
+            },
+            path,
+        ))
     }
 }
 
@@ -136,8 +158,20 @@ impl TableProvider for ShardedTable {
             limit: limit.map(|limit| limit as u64),
             locking: self.locking,
         };
-        let scan = Arc::new(Scan { request, runtime, schema: schema.clone(), types });
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![scan], None, None, false, limit)?))
+        let scan = Arc::new(Scan {
+            request,
+            runtime,
+            schema: schema.clone(),
+            types,
+        });
+        Ok(Arc::new(StreamingTableExec::try_new(
+            schema,
+            vec![scan],
+            None,
+            None,
+            false,
+            limit,
+        )?))
     }
 }
 
@@ -151,7 +185,10 @@ struct Scan {
 
 impl fmt::Debug for Scan {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Scan").field("table", &self.request.table.name).finish_non_exhaustive()
+        formatter
+            .debug_struct("Scan")
+            .field("table", &self.request.table.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -165,15 +202,21 @@ impl PartitionStream for Scan {
         let (schema, types) = (self.schema.clone(), self.types.clone());
         let batches = futures::stream::once(async move { runtime.access.scan(request).await })
             .try_flatten()
-            .map(move |tuples| tuples.and_then(|tuples| decode(&tuples, &schema, &types)).map_err(to_datafusion));
+            .map(move |tuples| {
+                tuples
+                    .and_then(|tuples| decode(&tuples, &schema, &types))
+                    .map_err(to_datafusion)
+            });
         Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), batches))
     }
 }
 
 /// Encoded tuples as a batch.
 fn decode(tuples: &[Bytes], schema: &SchemaRef, types: &[SqlType]) -> Result<RecordBatch> {
-    let mut builders: Vec<ColumnBuilder> =
-        types.iter().map(|sql_type| ColumnBuilder::new(sql_type, tuples.len())).collect();
+    let mut builders: Vec<ColumnBuilder> = types
+        .iter()
+        .map(|sql_type| ColumnBuilder::new(sql_type, tuples.len()))
+        .collect();
     let mut row: Vec<Datum> = Vec::with_capacity(types.len());
     for tuple in tuples {
         row.clear();

@@ -9,8 +9,8 @@ use neorunbase_types::{Datum, SqlType};
 
 use super::arrow::datum_at;
 use super::functions::{ExpressionFunction, KeyFunction};
-use super::ordered_bytes;
 use super::lower::{TIME_PARAMETER, is_lossless_cast};
+use super::ordered_bytes;
 use crate::bind::column_from_plan;
 
 /// Translates a filter on a table. `input` numbers the columns as they are met.
@@ -39,7 +39,10 @@ impl Raiser<'_> {
             }
             Expr::Literal(value, _) => literal(value, expected?)?,
             Expr::Placeholder(placeholder) => {
-                let number = placeholder.id.strip_prefix('$').filter(|name| *name != TIME_PARAMETER)?;
+                let number = placeholder
+                    .id
+                    .strip_prefix('$')
+                    .filter(|name| *name != TIME_PARAMETER)?;
                 Expression::Parameter {
                     index: number.parse::<usize>().ok()?.checked_sub(1)?,
                     sql_type: expected?.without_modifier(),
@@ -63,7 +66,11 @@ impl Raiser<'_> {
                 operator => {
                     let function = comparison_function(operator)?;
                     let arguments = self.sides(&binary.left, &binary.right)?;
-                    Expression::Call { function, arguments, sql_type: SqlType::Boolean }
+                    Expression::Call {
+                        function,
+                        arguments,
+                        sql_type: SqlType::Boolean,
+                    }
                 }
             },
             Expr::Not(inner) => Expression::Not(Box::new(self.raise(inner, Some(&SqlType::Boolean))?)),
@@ -76,10 +83,16 @@ impl Raiser<'_> {
             Expr::IsUnknown(inner) => self.is_boolean(inner, None, false)?,
             Expr::IsNotUnknown(inner) => self.is_boolean(inner, None, true)?,
             Expr::InList(list) => {
-                let wanted = self.type_of(&list.expr).or_else(|| list.list.iter().find_map(|item| self.type_of(item)))?;
+                let wanted = self
+                    .type_of(&list.expr)
+                    .or_else(|| list.list.iter().find_map(|item| self.type_of(item)))?;
                 Expression::InList {
                     argument: Box::new(self.raise(&list.expr, Some(&wanted))?),
-                    list: list.list.iter().map(|item| self.raise_compared(item, &wanted)).collect::<Option<_>>()?,
+                    list: list
+                        .list
+                        .iter()
+                        .map(|item| self.raise_compared(item, &wanted))
+                        .collect::<Option<_>>()?,
                     negated: list.negated,
                 }
             }
@@ -143,13 +156,20 @@ impl Raiser<'_> {
     }
 
     fn both(&mut self, left: &Expr, right: &Expr, wanted: &SqlType) -> Option<Vec<Expression>> {
-        Some(vec![self.raise(left, Some(wanted))?, self.raise(right, Some(wanted))?])
+        Some(vec![
+            self.raise(left, Some(wanted))?,
+            self.raise(right, Some(wanted))?,
+        ])
     }
 
     /// The sides of a comparison: the one whose type is known tells the other's.
     fn sides(&mut self, left: &Expr, right: &Expr) -> Option<Vec<Expression>> {
         let wanted = match (self.type_of(left), self.type_of(right)) {
-            (Some(left), Some(right)) if left.same_base(&right) || (left.is_string() && right.is_string()) => left,
+            (Some(left), Some(right))
+                if left.same_base(&right) || (left.is_string() && right.is_string()) =>
+            {
+                left
+            }
             // A cast has the type of what it is compared with.
             (Some(left), Some(_)) if matches!(right, Expr::Cast(_)) => left,
             (Some(_), Some(right)) if matches!(left, Expr::Cast(_)) => right,
@@ -158,12 +178,18 @@ impl Raiser<'_> {
             (None, None) => return None,
         };
         let wanted = wanted.without_modifier();
-        Some(vec![self.raise_compared(left, &wanted)?, self.raise_compared(right, &wanted)?])
+        Some(vec![
+            self.raise_compared(left, &wanted)?,
+            self.raise_compared(right, &wanted)?,
+        ])
     }
 
     fn is_null(&mut self, inner: &Expr, negated: bool) -> Option<Expression> {
         let sql_type = self.type_of(inner)?;
-        Some(Expression::IsNull { argument: Box::new(self.raise(inner, Some(&sql_type))?), negated })
+        Some(Expression::IsNull {
+            argument: Box::new(self.raise(inner, Some(&sql_type))?),
+            negated,
+        })
     }
 
     fn is_boolean(&mut self, inner: &Expr, value: Option<bool>, negated: bool) -> Option<Expression> {
@@ -227,7 +253,10 @@ fn literal(value: &ScalarValue, sql_type: &SqlType) -> Option<Expression> {
         return Some(Expression::null(sql_type.clone()));
     }
     let array = value.to_array().ok()?;
-    Some(Expression::literal(datum_at(&array, sql_type, 0).ok()?, sql_type.clone()))
+    Some(Expression::literal(
+        datum_at(&array, sql_type, 0).ok()?,
+        sql_type.clone(),
+    ))
 }
 
 /// A literal that DataFusion has already turned into its comparison key: some value that compares the same.

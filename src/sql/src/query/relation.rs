@@ -98,13 +98,22 @@ impl Binder<'_> {
                     display: format!("{name}.{}", column.name),
                     origin: None,
                 });
-                ScopeColumn { name: column.name, value: Expression::input(slot, column.sql_type) }
+                ScopeColumn {
+                    name: column.name,
+                    value: Expression::input(slot, column.sql_type),
+                }
             })
             .collect();
         if let Some(alias) = alias {
             crate::bind::rename_columns(&mut columns, alias)?;
         }
-        let relation = ScopeRelation { name: name.to_owned(), schema: None, hidden_name: None, qualifier, columns };
+        let relation = ScopeRelation {
+            name: name.to_owned(),
+            schema: None,
+            hidden_name: None,
+            qualifier,
+            columns,
+        };
         Ok((relation, plan))
     }
 }

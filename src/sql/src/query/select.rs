@@ -61,8 +61,10 @@ impl Binder<'_> {
                 for (column, new) in relation.columns.iter_mut().zip(&table.alias.columns) {
                     column.name.clone_from(&new.name.value);
                 }
-                self.tables_in_sight
-                    .push(CommonTable { name: table.alias.name.value.clone(), relation: Arc::new(relation) });
+                self.tables_in_sight.push(CommonTable {
+                    name: table.alias.name.value.clone(),
+                    relation: Arc::new(relation),
+                });
             }
         }
         let order = match &query.order_by {
@@ -78,7 +80,11 @@ impl Binder<'_> {
             SetExpr::Select(select) => self.bind_select(select, order, limits, &locks),
             body => {
                 if !locks.is_empty() {
-                    let what = if matches!(body, SetExpr::Values(_)) { "VALUES" } else { "UNION/INTERSECT/EXCEPT" };
+                    let what = if matches!(body, SetExpr::Values(_)) {
+                        "VALUES"
+                    } else {
+                        "UNION/INTERSECT/EXCEPT"
+                    };
                     return Err(SqlError::new(
                         SqlState::FEATURE_NOT_SUPPORTED,
                         format!("FOR UPDATE is not allowed with {what}"),
@@ -98,16 +104,21 @@ impl Binder<'_> {
         match body {
             SetExpr::Select(select) => self.bind_select(select, &[], Limits::default(), &Locks::new()),
             SetExpr::Query(query) => self.bind_untyped_query(query),
-            SetExpr::SetOperation { op, set_quantifier, left, right } => {
-                self.bind_set_operation(*op, *set_quantifier, left, right)
-            }
+            SetExpr::SetOperation {
+                op,
+                set_quantifier,
+                left,
+                right,
+            } => self.bind_set_operation(*op, *set_quantifier, left, right),
             SetExpr::Values(values) => self.bind_values(values),
             SetExpr::Table(table) => {
                 let name = table.table_name.clone().unwrap_or_default();
                 Err(SqlError::unsupported("TABLE as a query").with_hint(format!("SELECT * FROM {name}.")))
             }
-            _ => Err(SqlError::unsupported("a statement that changes data inside of a query")
-                .with_hint("Run the statements one after the other in a transaction.")),
+            _ => Err(
+                SqlError::unsupported("a statement that changes data inside of a query")
+                    .with_hint("Run the statements one after the other in a transaction."),
+            ),
         }
     }
 
@@ -115,16 +126,31 @@ impl Binder<'_> {
         let mut limits = Limits::default();
         match &query.limit_clause {
             None => {}
-            Some(LimitClause::LimitOffset { limit, offset, limit_by }) => {
+            Some(LimitClause::LimitOffset {
+                limit,
+                offset,
+                limit_by,
+            }) => {
                 if !limit_by.is_empty() {
-                    return Err(SqlError::new(SqlState::SYNTAX_ERROR, "syntax error at or near \"BY\""));
+                    return Err(SqlError::new(
+                        SqlState::SYNTAX_ERROR,
+                        "syntax error at or near \"BY\"",
+                    ));
                 }
-                limits.fetch = limit.as_ref().map(|limit| self.bind_limit(limit, "LIMIT")).transpose()?;
-                limits.skip = offset.as_ref().map(|offset| self.bind_limit(&offset.value, "OFFSET")).transpose()?;
+                limits.fetch = limit
+                    .as_ref()
+                    .map(|limit| self.bind_limit(limit, "LIMIT"))
+                    .transpose()?;
+                limits.skip = offset
+                    .as_ref()
+                    .map(|offset| self.bind_limit(&offset.value, "OFFSET"))
+                    .transpose()?;
             }
             Some(LimitClause::OffsetCommaLimit { .. }) => {
-                return Err(SqlError::new(SqlState::SYNTAX_ERROR, "LIMIT #,# syntax is not supported")
-                    .with_hint("Use separate LIMIT and OFFSET clauses."));
+                return Err(
+                    SqlError::new(SqlState::SYNTAX_ERROR, "LIMIT #,# syntax is not supported")
+                        .with_hint("Use separate LIMIT and OFFSET clauses."),
+                );
             }
         }
         if let Some(fetch) = &query.fetch {
@@ -173,7 +199,9 @@ impl Binder<'_> {
             plan = parts
                 .into_iter()
                 .reduce(Expr::and)
-                .map_or(Ok(plan.clone()), |condition| build(LogicalPlanBuilder::from(plan).filter(condition)))?;
+                .map_or(Ok(plan.clone()), |condition| {
+                    build(LogicalPlanBuilder::from(plan).filter(condition))
+                })?;
         }
         self.named_windows.push(select.named_window.clone());
         let bound = self.bind_select_list(select, order);
@@ -188,7 +216,10 @@ impl Binder<'_> {
             None => None,
         };
         let keys = self.bind_group_by(&select.group_by, &outputs)?;
-        let origins: Vec<_> = outputs.iter().map(|output| self.output_origin(&output.value)).collect();
+        let origins: Vec<_> = outputs
+            .iter()
+            .map(|output| self.output_origin(&output.value))
+            .collect();
         let untyped: Vec<Option<Expression>> = outputs
             .iter_mut()
             .map(|output| {
@@ -212,7 +243,8 @@ impl Binder<'_> {
         let mut distinct_on = distinct_on;
         values.extend(distinct_on.iter_mut().flatten());
         let mut having = having;
-        let grouped = !keys.is_empty() || having.is_some() || values.iter().any(|value| self.has_aggregate(value));
+        let grouped =
+            !keys.is_empty() || having.is_some() || values.iter().any(|value| self.has_aggregate(value));
         if grouped {
             if !locks.is_empty() {
                 return Err(SqlError::new(
@@ -256,9 +288,21 @@ impl Binder<'_> {
             .collect();
         let distinct = matches!(select.distinct, Some(Distinct::Distinct));
         if (distinct || distinct_on.is_some()) && !locks.is_empty() {
-            return Err(SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "FOR UPDATE is not allowed with DISTINCT clause"));
+            return Err(SqlError::new(
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "FOR UPDATE is not allowed with DISTINCT clause",
+            ));
         }
-        self.project_outputs(plan, &outputs, columns, orders, distinct, distinct_on, limits, level)
+        self.project_outputs(
+            plan,
+            &outputs,
+            columns,
+            orders,
+            distinct,
+            distinct_on,
+            limits,
+            level,
+        )
     }
 
     /// Outputs, ORDER BY keys and DISTINCT ON expressions.
@@ -269,7 +313,10 @@ impl Binder<'_> {
     ) -> Result<(Vec<Output>, Vec<Order>, Option<Vec<Expression>>)> {
         self.forbidden_in = None;
         let outputs = self.bind_untyped_outputs(&select.projection)?;
-        let orders = order.iter().map(|key| self.bind_order(key, &outputs)).collect::<Result<Vec<_>>>()?;
+        let orders = order
+            .iter()
+            .map(|key| self.bind_order(key, &outputs))
+            .collect::<Result<Vec<_>>>()?;
         let distinct_on = match &select.distinct {
             Some(Distinct::On(expressions)) => Some(
                 expressions
@@ -277,7 +324,10 @@ impl Binder<'_> {
                     .map(|expression| {
                         let key = ast::OrderByExpr {
                             expr: expression.clone(),
-                            options: ast::OrderByOptions { asc: None, nulls_first: None },
+                            options: ast::OrderByOptions {
+                                asc: None,
+                                nulls_first: None,
+                            },
                             with_fill: None,
                         };
                         Ok(match self.bind_order(&key, &outputs)? {
@@ -392,14 +442,18 @@ impl Binder<'_> {
         }
         let lower = |limit: Option<Expression>| match limit {
             None => Ok(None),
-            Some(Expression::Parameter { index, .. }) => {
-                Ok(Some(parameter(&(index + 1).to_string(), datafusion::arrow::datatypes::DataType::Int64)))
-            }
+            Some(Expression::Parameter { index, .. }) => Ok(Some(parameter(
+                &(index + 1).to_string(),
+                datafusion::arrow::datatypes::DataType::Int64,
+            ))),
             Some(limit) if limit.is_constant() => {
                 let value = limit.evaluate(&neorunbase_expression::EvaluationContext::EMPTY)?;
                 match value {
                     neorunbase_types::Datum::Null => Ok(None),
-                    value => Ok(Some(Expr::Literal(super::arrow::scalar(&value, &SqlType::BigInt)?, None))),
+                    value => Ok(Some(Expr::Literal(
+                        super::arrow::scalar(&value, &SqlType::BigInt)?,
+                        None,
+                    ))),
                 }
             }
             Some(_) => Err(SqlError::unsupported("LIMIT or OFFSET computed from a parameter")
@@ -409,19 +463,32 @@ impl Binder<'_> {
     }
 
     /// ORDER BY and LIMIT of something that is not a single SELECT: by output columns only.
-    fn order_relation(&mut self, relation: Relation, order: &[ast::OrderByExpr], limits: Limits) -> Result<Relation> {
+    fn order_relation(
+        &mut self,
+        relation: Relation,
+        order: &[ast::OrderByExpr],
+        limits: Limits,
+    ) -> Result<Relation> {
         let Relation { mut plan, columns } = relation;
         if !order.is_empty() {
             let outputs: Vec<Output> = columns
                 .iter()
-                .map(|column| Output { name: column.name.clone(), value: Expression::null(column.sql_type.clone()) })
+                .map(|column| Output {
+                    name: column.name.clone(),
+                    value: Expression::null(column.sql_type.clone()),
+                })
                 .collect();
             let mut sorts = Vec::with_capacity(order.len());
             for key in order {
                 let index = output_by_name_or_number(&key.expr, &outputs, "ORDER BY")?.ok_or_else(|| {
-                    SqlError::new(SqlState::FEATURE_NOT_SUPPORTED, "invalid UNION/INTERSECT/EXCEPT ORDER BY clause")
-                        .with_detail("Only result column names can be used, not expressions or functions.")
-                        .with_hint("Add the expression/function to every SELECT, or move the UNION into a FROM clause.")
+                    SqlError::new(
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "invalid UNION/INTERSECT/EXCEPT ORDER BY clause",
+                    )
+                    .with_detail("Only result column names can be used, not expressions or functions.")
+                    .with_hint(
+                        "Add the expression/function to every SELECT, or move the UNION into a FROM clause.",
+                    )
                 })?;
                 let bound = sort_key(outputs[index].value.clone(), key);
                 sorts.push(
@@ -446,7 +513,10 @@ impl Binder<'_> {
         }
         let mut bound: Vec<Expression> = Vec::with_capacity(keys.len());
         for key in keys {
-            if matches!(key, ast::Expr::Rollup(_) | ast::Expr::Cube(_) | ast::Expr::GroupingSets(_)) {
+            if matches!(
+                key,
+                ast::Expr::Rollup(_) | ast::Expr::Cube(_) | ast::Expr::GroupingSets(_)
+            ) {
                 return Err(SqlError::unsupported("ROLLUP, CUBE and GROUPING SETS")
                     .with_hint("Combine several queries with UNION ALL."));
             }
@@ -497,7 +567,10 @@ impl Binder<'_> {
                     ));
                 }
                 Some(Slot::Window(_)) => {
-                    return Err(SqlError::new(SqlState("42P20"), "window functions are not allowed in GROUP BY"));
+                    return Err(SqlError::new(
+                        SqlState("42P20"),
+                        "window functions are not allowed in GROUP BY",
+                    ));
                 }
                 _ => {}
             }
@@ -521,7 +594,11 @@ impl Binder<'_> {
     }
 
     /// Gives the columns that are still untyped literals their types: those wanted, or text.
-    pub(crate) fn settle_untyped(&mut self, relation: &mut Relation, wanted: Option<&[SqlType]>) -> Result<()> {
+    pub(crate) fn settle_untyped(
+        &mut self,
+        relation: &mut Relation,
+        wanted: Option<&[SqlType]>,
+    ) -> Result<()> {
         if relation.columns.iter().all(|column| column.untyped.is_none()) {
             return Ok(());
         }
@@ -549,11 +626,19 @@ impl Binder<'_> {
 }
 
 /// The output that a bare name or number refers to.
-fn output_by_name_or_number(expression: &ast::Expr, outputs: &[Output], clause: &str) -> Result<Option<usize>> {
+fn output_by_name_or_number(
+    expression: &ast::Expr,
+    outputs: &[Output],
+    clause: &str,
+) -> Result<Option<usize>> {
     match expression {
         ast::Expr::Identifier(ident) => {
             let mut found: Option<usize> = None;
-            for (index, output) in outputs.iter().enumerate().filter(|(_, output)| output.name == ident.value) {
+            for (index, output) in outputs
+                .iter()
+                .enumerate()
+                .filter(|(_, output)| output.name == ident.value)
+            {
                 match found {
                     Some(first) if outputs[first].value != output.value => {
                         return Err(SqlError::new(
@@ -574,10 +659,16 @@ fn output_by_name_or_number(expression: &ast::Expr, outputs: &[Output], clause: 
                     SqlState("42P10"),
                     format!("{clause} position {number} is not in select list"),
                 )),
-                Err(_) => Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("non-integer constant in {clause}"))),
+                Err(_) => Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    format!("non-integer constant in {clause}"),
+                )),
             },
             ast::Value::SingleQuotedString(_) | ast::Value::Boolean(_) | ast::Value::Null => {
-                Err(SqlError::new(SqlState::SYNTAX_ERROR, format!("non-integer constant in {clause}")))
+                Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    format!("non-integer constant in {clause}"),
+                ))
             }
             _ => Ok(None),
         },
@@ -589,7 +680,11 @@ fn output_by_name_or_number(expression: &ast::Expr, outputs: &[Output], clause: 
 fn bind_locks(query: &Query) -> Result<Locks> {
     let mut locks = Locks::new();
     for clause in &query.locks {
-        let of = clause.of.as_ref().map(|name| crate::bind::split_name(name).map(|(_, name)| name)).transpose()?;
+        let of = clause
+            .of
+            .as_ref()
+            .map(|name| crate::bind::split_name(name).map(|(_, name)| name))
+            .transpose()?;
         locks.push((of, crate::bind::row_locking(clause)));
     }
     Ok(locks)
@@ -599,7 +694,11 @@ fn bind_locks(query: &Query) -> Result<Locks> {
 fn mentions(query: &Query, name: &str) -> bool {
     use std::ops::ControlFlow;
     ast::visit_relations(query, |relation| {
-        if relation.to_string().trim_matches('"') == name { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if relation.to_string().trim_matches('"') == name {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
     })
     .is_break()
 }

@@ -32,17 +32,26 @@ impl Binder<'_> {
             let ast::FunctionArg::Unnamed(FunctionArgExpr::Expr(value)) = argument else {
                 return Err(SqlError::unsupported("this argument of generate_series"));
             };
-            values.push(self.without_aggregates("functions in FROM", |binder| binder.bind_expression(value))?);
+            values
+                .push(self.without_aggregates("functions in FROM", |binder| binder.bind_expression(value))?);
         }
         if !(2..=3).contains(&values.len()) {
-            return Err(SqlError::new(SqlState::UNDEFINED_FUNCTION, "function generate_series does not exist"));
+            return Err(SqlError::new(
+                SqlState::UNDEFINED_FUNCTION,
+                "function generate_series does not exist",
+            ));
         }
         let (values, sql_type) = coerce_to_common_type("generate_series", values)?;
         if !matches!(sql_type, SqlType::Integer | SqlType::BigInt) {
-            return Err(SqlError::unsupported(format_args!("generate_series of type {sql_type}"))
-                .with_hint("Generate integers and compute from them."));
+            return Err(
+                SqlError::unsupported(format_args!("generate_series of type {sql_type}"))
+                    .with_hint("Generate integers and compute from them."),
+            );
         }
-        let number = |value: &Expression| match value.is_constant().then(|| value.evaluate(&EvaluationContext::EMPTY)) {
+        let number = |value: &Expression| match value
+            .is_constant()
+            .then(|| value.evaluate(&EvaluationContext::EMPTY))
+        {
             Some(Ok(Datum::Integer(value))) => Ok(Some(i64::from(value))),
             Some(Ok(Datum::BigInt(value))) => Ok(Some(value)),
             Some(Ok(_)) => Ok(None),
@@ -51,7 +60,10 @@ impl Binder<'_> {
         };
         let step = values.get(2).map_or(Ok(Some(1)), number)?;
         if step == Some(0) {
-            return Err(SqlError::new(SqlState::INVALID_PARAMETER_VALUE, "step size cannot equal zero"));
+            return Err(SqlError::new(
+                SqlState::INVALID_PARAMETER_VALUE,
+                "step size cannot equal zero",
+            ));
         }
         // NULL makes the series empty.
         let (start, stop, step) = match (number(&values[0])?, number(&values[1])?, step) {
@@ -60,7 +72,13 @@ impl Binder<'_> {
         };
         let field = Field::new(output_name(0), data_type(&sql_type), false);
         let schema = Arc::new(Schema::new(vec![field]));
-        let series = Series { start, stop, step, narrow: sql_type == SqlType::Integer, schema };
+        let series = Series {
+            start,
+            stop,
+            step,
+            narrow: sql_type == SqlType::Integer,
+            schema,
+        };
         let source = Arc::new(DefaultTableSource::new(Arc::new(series)));
         let qualifier = self.new_qualifier();
         let plan = build(
@@ -76,7 +94,10 @@ impl Binder<'_> {
             origin: None,
             untyped: None,
         };
-        Ok(Relation { plan, columns: vec![column] })
+        Ok(Relation {
+            plan,
+            columns: vec![column],
+        })
     }
 }
 
@@ -125,7 +146,11 @@ impl TableProvider for Series {
 
 impl Series {
     fn in_range(&self, value: i64) -> bool {
-        if self.step > 0 { value <= self.stop } else { value >= self.stop }
+        if self.step > 0 {
+            value <= self.stop
+        } else {
+            value >= self.stop
+        }
     }
 
     fn batch(&self, next: &mut Option<i64>) -> Result<RecordBatch, DataFusionError> {
@@ -138,7 +163,12 @@ impl Series {
             }
         }
         let array: ArrayRef = if self.narrow {
-            Arc::new(values.iter().map(|value| i32::try_from(*value).ok()).collect::<Int32Array>())
+            Arc::new(
+                values
+                    .iter()
+                    .map(|value| i32::try_from(*value).ok())
+                    .collect::<Int32Array>(),
+            )
         } else {
             Arc::new(Int64Array::from(values))
         };

@@ -22,7 +22,12 @@ impl Binder<'_> {
         let all = match quantifier {
             SetQuantifier::All => true,
             SetQuantifier::Distinct | SetQuantifier::None => false,
-            _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "syntax error at or near \"BY\"")),
+            _ => {
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    "syntax error at or near \"BY\"",
+                ));
+            }
         };
         let name = match operator {
             SetOperator::Union => "UNION",
@@ -62,9 +67,19 @@ impl Binder<'_> {
         let plan = match operator {
             SetOperator::Union => {
                 let union = build(LogicalPlanBuilder::from(left.plan).union(right.plan))?;
-                if all { union } else { super::grouping::distinct(union, &columns)? }
+                if all {
+                    union
+                } else {
+                    super::grouping::distinct(union, &columns)?
+                }
             }
-            _ => compare_sides(left.plan, right.plan, &columns, operator == SetOperator::Intersect, all)?,
+            _ => compare_sides(
+                left.plan,
+                right.plan,
+                &columns,
+                operator == SetOperator::Intersect,
+                all,
+            )?,
         };
         Ok(Relation { plan, columns })
     }
@@ -96,7 +111,10 @@ impl Binder<'_> {
         let mut columns: Vec<Vec<Expression>> = vec![Vec::with_capacity(values.rows.len()); width];
         for row in &values.rows {
             if row.len() != width {
-                return Err(SqlError::new(SqlState::SYNTAX_ERROR, "VALUES lists must all be the same length"));
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    "VALUES lists must all be the same length",
+                ));
             }
             for (column, value) in columns.iter_mut().zip(row) {
                 column.push(self.without_aggregates("VALUES", |binder| binder.bind_expression(value))?);
@@ -137,7 +155,11 @@ impl Binder<'_> {
     pub(crate) fn rows_plan(&self, rows: &[Vec<Expression>]) -> Result<LogicalPlan> {
         let level = self.scopes.len();
         let plain = rows.iter().flatten().all(Expression::is_row_independent);
-        let lower = |row: &Vec<Expression>| row.iter().map(|value| self.lower(value, level)).collect::<Result<Vec<_>>>();
+        let lower = |row: &Vec<Expression>| {
+            row.iter()
+                .map(|value| self.lower(value, level))
+                .collect::<Result<Vec<_>>>()
+        };
         let rename = |names: usize, name: &dyn Fn(usize) -> String| {
             (0..names)
                 .map(|index| Expr::Column(Column::new_unqualified(name(index))).alias(output_name(index)))
@@ -151,8 +173,11 @@ impl Binder<'_> {
         }
         let mut union: Option<LogicalPlan> = None;
         for row in rows {
-            let values: Vec<Expr> =
-                lower(row)?.into_iter().enumerate().map(|(index, value)| value.alias(output_name(index))).collect();
+            let values: Vec<Expr> = lower(row)?
+                .into_iter()
+                .enumerate()
+                .map(|(index, value)| value.alias(output_name(index)))
+                .collect();
             let one = build(LogicalPlanBuilder::empty(true).project(values))?;
             union = Some(match union {
                 None => one,
@@ -193,18 +218,25 @@ fn compare_sides(
     let mut groups: Vec<Expr> = columns
         .iter()
         .enumerate()
-        .map(|(index, column)| comparison_key(Relation::column(index), &column.sql_type).alias(format!("k{index}")))
+        .map(|(index, column)| {
+            comparison_key(Relation::column(index), &column.sql_type).alias(format!("k{index}"))
+        })
         .collect();
     let mut projection: Vec<Expr> = (0..columns.len()).map(Relation::column).collect();
     projection.append(&mut groups);
     let plain = |name: &str| Expr::Column(Column::new_unqualified(name));
     projection.extend([plain(in_left), plain(in_right)]);
-    let mut keys: Vec<Expr> = (0..columns.len()).map(|index| plain(&format!("k{index}"))).collect();
+    let mut keys: Vec<Expr> = (0..columns.len())
+        .map(|index| plain(&format!("k{index}")))
+        .collect();
     if all {
         projection.push(plain(number));
         keys.push(plain(number));
     }
-    let mut calls = vec![sum(plain(in_left)).alias("left_rows"), sum(plain(in_right)).alias("right_rows")];
+    let mut calls = vec![
+        sum(plain(in_left)).alias("left_rows"),
+        sum(plain(in_right)).alias("right_rows"),
+    ];
     for (index, column) in columns.iter().enumerate() {
         let sql_type = column.sql_type.clone();
         let any = super::aggregates::aggregate_udf(
@@ -213,11 +245,19 @@ fn compare_sides(
             sql_type,
             false,
         );
-        calls.push(any.call(vec![Relation::column(index)]).alias(format!("any{index}")));
+        calls.push(
+            any.call(vec![Relation::column(index)])
+                .alias(format!("any{index}")),
+        );
     }
-    let other = if intersect { plain("right_rows").gt(lit(0_i64)) } else { plain("right_rows").eq(lit(0_i64)) };
-    let outputs: Vec<Expr> =
-        (0..columns.len()).map(|index| plain(&format!("any{index}")).alias(output_name(index))).collect();
+    let other = if intersect {
+        plain("right_rows").gt(lit(0_i64))
+    } else {
+        plain("right_rows").eq(lit(0_i64))
+    };
+    let outputs: Vec<Expr> = (0..columns.len())
+        .map(|index| plain(&format!("any{index}")).alias(output_name(index)))
+        .collect();
     build(
         LogicalPlanBuilder::from(both)
             .project(projection)

@@ -18,11 +18,19 @@ impl Binder<'_> {
     pub(crate) fn bind_scalar_subquery(&mut self, query: &ast::Query) -> Result<Expression> {
         let relation = self.bind_query(query, None)?;
         let [column] = relation.columns.as_slice() else {
-            return Err(SqlError::new(SqlState::SYNTAX_ERROR, "subquery must return only one column"));
+            return Err(SqlError::new(
+                SqlState::SYNTAX_ERROR,
+                "subquery must return only one column",
+            ));
         };
         let sql_type = column.sql_type.clone();
         // The aggregate makes sure of a single row: none is NULL, a second one fails.
-        let single = aggregate_udf(AggregateFunction::SingleRow, vec![sql_type.clone()], sql_type.clone(), false);
+        let single = aggregate_udf(
+            AggregateFunction::SingleRow,
+            vec![sql_type.clone()],
+            sql_type.clone(),
+            false,
+        );
         let value = single.call(vec![Relation::column(0)]).alias("value");
         let plan = build(LogicalPlanBuilder::from(relation.plan).aggregate(Vec::<Expr>::new(), vec![value]))?;
         Ok(self.add_subquery(SubqueryKind::Scalar, plan, true, sql_type))
@@ -42,8 +50,18 @@ impl Binder<'_> {
         let relation = self.bind_query(query, (wanted[0] != SqlType::Unknown).then_some(&wanted))?;
         let column = match relation.columns.as_slice() {
             [column] => column,
-            [] => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "subquery has too few columns")),
-            _ => return Err(SqlError::new(SqlState::SYNTAX_ERROR, "subquery has too many columns")),
+            [] => {
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    "subquery has too few columns",
+                ));
+            }
+            _ => {
+                return Err(SqlError::new(
+                    SqlState::SYNTAX_ERROR,
+                    "subquery has too many columns",
+                ));
+            }
         };
         let nullable = column.nullable;
         // Both sides are brought to the type that `=` compares them in.

@@ -71,7 +71,12 @@ impl WindowFunction {
             Self::NthValue => udwf::nth_value::nth_value_udwf(),
             Self::Aggregate(function) => {
                 let types = arguments.iter().map(Expression::sql_type).collect();
-                return WindowFunctionDefinition::AggregateUDF(aggregate_udf(function, types, result.clone(), false));
+                return WindowFunctionDefinition::AggregateUDF(aggregate_udf(
+                    function,
+                    types,
+                    result.clone(),
+                    false,
+                ));
             }
         };
         WindowFunctionDefinition::WindowUDF(function)
@@ -102,7 +107,10 @@ impl Binder<'_> {
         over: &WindowType,
     ) -> Result<Expression> {
         if let Some(place) = self.forbidden_in {
-            return Err(SqlError::new(SqlState("42P20"), format!("window functions are not allowed in {place}")));
+            return Err(SqlError::new(
+                SqlState("42P20"),
+                format!("window functions are not allowed in {place}"),
+            ));
         }
         let function = WindowFunction::from_name(name).ok_or_else(|| {
             SqlError::new(
@@ -134,8 +142,11 @@ impl Binder<'_> {
                         "FILTER is not implemented for non-aggregate window functions",
                     ));
                 }
-                let values =
-                    arguments.values.iter().map(|value| self.bind_expression(value)).collect::<Result<Vec<_>>>()?;
+                let values = arguments
+                    .values
+                    .iter()
+                    .map(|value| self.bind_expression(value))
+                    .collect::<Result<Vec<_>>>()?;
                 let (values, sql_type) = self.window_arguments(function, name, values)?;
                 (values, None, sql_type)
             }
@@ -172,7 +183,10 @@ impl Binder<'_> {
         let types: Vec<SqlType> = values.iter().map(Expression::sql_type).collect();
         let undefined = || {
             let shown: Vec<&str> = types.iter().map(SqlType::base_name).collect();
-            SqlError::new(SqlState::UNDEFINED_FUNCTION, format!("function {name}({}) does not exist", shown.join(", ")))
+            SqlError::new(
+                SqlState::UNDEFINED_FUNCTION,
+                format!("function {name}({}) does not exist", shown.join(", ")),
+            )
         };
         let integer = |value: Expression| coerce(value, &SqlType::Integer, CastContext::Implicit);
         let sql_type = match (function, values.len()) {
@@ -185,7 +199,11 @@ impl Binder<'_> {
             (W::FirstValue | W::LastValue, 1) => coerce_unknown_to_text(values[0].clone())?.sql_type(),
             (W::NthValue, 2) | (W::Lag | W::Lead, 1..=3) => {
                 let default = if values.len() == 3 { values.pop() } else { None };
-                let offset = if values.len() == 2 { values.pop().map(integer).transpose()? } else { None };
+                let offset = if values.len() == 2 {
+                    values.pop().map(integer).transpose()?
+                } else {
+                    None
+                };
                 let mut sides: Vec<Expression> = values;
                 sides.extend(default);
                 let (sides, sql_type) = coerce_to_common_type(name, sides)?;
@@ -197,7 +215,10 @@ impl Binder<'_> {
             }
             _ => return Err(undefined()),
         };
-        values = values.into_iter().map(coerce_unknown_to_text).collect::<Result<_>>()?;
+        values = values
+            .into_iter()
+            .map(coerce_unknown_to_text)
+            .collect::<Result<_>>()?;
         Ok((values, sql_type))
     }
 
@@ -229,8 +250,13 @@ impl Binder<'_> {
         let found = definitions.and_then(|all| all.iter().find(|definition| definition.0.value == name));
         match found.map(|definition| &definition.1) {
             Some(NamedWindowExpr::WindowSpec(spec)) if spec.window_name.is_none() => Ok(spec.clone()),
-            Some(_) => Err(SqlError::unsupported("a window that is defined by another window")),
-            None => Err(SqlError::new(SqlState::UNDEFINED_OBJECT, format!("window \"{name}\" does not exist"))),
+            Some(_) => Err(SqlError::unsupported(
+                "a window that is defined by another window",
+            )),
+            None => Err(SqlError::new(
+                SqlState::UNDEFINED_OBJECT,
+                format!("window \"{name}\" does not exist"),
+            )),
         }
     }
 
@@ -278,14 +304,21 @@ impl Binder<'_> {
             });
             results.push((slot, result));
         }
-        let mut projection: Vec<Expr> = plan.schema().iter().map(|field| Expr::Column(Column::from(field))).collect();
+        let mut projection: Vec<Expr> = plan
+            .schema()
+            .iter()
+            .map(|field| Expr::Column(Column::from(field)))
+            .collect();
         projection.extend(outputs);
         let plan = LogicalPlanBuilder::window_plan(plan, windows).map_err(from_datafusion)?;
         let plan = build(LogicalPlanBuilder::from(plan).project(projection))?;
         for value in values {
             let owned = std::mem::replace(*value, Expression::null(SqlType::Unknown));
             **value = owned.map_inputs(&mut |slot| {
-                results.iter().find(|(window, _)| *window == slot).map_or(slot, |(_, result)| *result)
+                results
+                    .iter()
+                    .find(|(window, _)| *window == slot)
+                    .map_or(slot, |(_, result)| *result)
             });
         }
         Ok(plan)
@@ -302,14 +335,20 @@ impl Binder<'_> {
             };
             args.push(match (constant, argument) {
                 (None, argument) => self.lower(argument, level)?,
-                (Some(_), Expression::Literal { value: Datum::Integer(value), .. }) if index == 1 || call.arguments.len() == 1 => {
-                    lit(i64::from(*value))
-                }
+                (
+                    Some(_),
+                    Expression::Literal {
+                        value: Datum::Integer(value),
+                        ..
+                    },
+                ) if index == 1 || call.arguments.len() == 1 => lit(i64::from(*value)),
                 (Some(_), Expression::Literal { value, sql_type }) => {
                     Expr::Literal(super::arrow::scalar(value, sql_type)?, None)
                 }
                 (Some(name), _) => {
-                    return Err(SqlError::unsupported(format_args!("an argument of {name} that is not a constant")));
+                    return Err(SqlError::unsupported(format_args!(
+                        "an argument of {name} that is not a constant"
+                    )));
                 }
             });
         }
@@ -318,7 +357,11 @@ impl Binder<'_> {
         }
         let params = WindowFunctionParams {
             args,
-            partition_by: call.partition_by.iter().map(|key| self.lower_key(key, level)).collect::<Result<_>>()?,
+            partition_by: call
+                .partition_by
+                .iter()
+                .map(|key| self.lower_key(key, level))
+                .collect::<Result<_>>()?,
             order_by: call
                 .order_by
                 .iter()
@@ -328,7 +371,11 @@ impl Binder<'_> {
                 })
                 .collect::<Result<_>>()?,
             window_frame: call.frame.clone(),
-            filter: call.filter.as_ref().map(|filter| self.lower(filter, level).map(Box::new)).transpose()?,
+            filter: call
+                .filter
+                .as_ref()
+                .map(|filter| self.lower(filter, level).map(Box::new))
+                .transpose()?,
             null_treatment: None,
             distinct: false,
         };
@@ -347,7 +394,9 @@ fn window_frame(frame: Option<&ast::WindowFrame>, order_by: &[SortKey]) -> Resul
         ast::WindowFrameUnits::Groups => WindowFrameUnits::Groups,
     };
     let offset = |value: Option<&ast::Expr>| -> Result<ScalarValue> {
-        let Some(value) = value else { return Ok(ScalarValue::UInt64(None)) };
+        let Some(value) = value else {
+            return Ok(ScalarValue::UInt64(None));
+        };
         let number = match value {
             ast::Expr::Value(value) => match &value.value {
                 ast::Value::Number(digits, _) => digits.parse::<u64>().ok(),
@@ -371,7 +420,10 @@ fn window_frame(frame: Option<&ast::WindowFrame>, order_by: &[SortKey]) -> Resul
         })
     };
     if units == WindowFrameUnits::Groups && order_by.is_empty() {
-        return Err(SqlError::new(SqlState("42P20"), "GROUPS mode requires an ORDER BY clause"));
+        return Err(SqlError::new(
+            SqlState("42P20"),
+            "GROUPS mode requires an ORDER BY clause",
+        ));
     }
     let start = bound(&frame.start_bound)?;
     let end = match &frame.end_bound {
@@ -379,17 +431,32 @@ fn window_frame(frame: Option<&ast::WindowFrame>, order_by: &[SortKey]) -> Resul
         None => WindowFrameBound::CurrentRow,
     };
     if matches!(&start, WindowFrameBound::Following(value) if value.is_null()) {
-        return Err(SqlError::new(SqlState("42P20"), "frame start cannot be UNBOUNDED FOLLOWING"));
+        return Err(SqlError::new(
+            SqlState("42P20"),
+            "frame start cannot be UNBOUNDED FOLLOWING",
+        ));
     }
     if matches!(&end, WindowFrameBound::Preceding(value) if value.is_null()) {
-        return Err(SqlError::new(SqlState("42P20"), "frame end cannot be UNBOUNDED PRECEDING"));
+        return Err(SqlError::new(
+            SqlState("42P20"),
+            "frame end cannot be UNBOUNDED PRECEDING",
+        ));
     }
     Ok(WindowFrame::new_bounds(units, start, end))
 }
 
 /// Adds a column with the number of each row among those with equal keys.
-pub(crate) fn numbered(plan: LogicalPlan, keys: Vec<Expr>, order: Vec<Sort>, name: &str) -> Result<LogicalPlan> {
-    let mut projection: Vec<Expr> = plan.schema().iter().map(|field| Expr::Column(Column::from(field))).collect();
+pub(crate) fn numbered(
+    plan: LogicalPlan,
+    keys: Vec<Expr>,
+    order: Vec<Sort>,
+    name: &str,
+) -> Result<LogicalPlan> {
+    let mut projection: Vec<Expr> = plan
+        .schema()
+        .iter()
+        .map(|field| Expr::Column(Column::from(field)))
+        .collect();
     let window = Expr::WindowFunction(Box::new(WindowCallExpr {
         fun: WindowFunctionDefinition::WindowUDF(udwf::row_number::row_number_udwf()),
         params: WindowFunctionParams {
@@ -410,8 +477,16 @@ pub(crate) fn numbered(plan: LogicalPlan, keys: Vec<Expr>, order: Vec<Sort>, nam
 
 /// DISTINCT ON: the first row of each set with equal keys.
 pub(crate) fn first_of_each(plan: LogicalPlan, keys: Vec<Expr>, order: Vec<Sort>) -> Result<LogicalPlan> {
-    let columns: Vec<Expr> = plan.schema().iter().map(|field| Expr::Column(Column::from(field))).collect();
+    let columns: Vec<Expr> = plan
+        .schema()
+        .iter()
+        .map(|field| Expr::Column(Column::from(field)))
+        .collect();
     let plan = numbered(plan, keys, order, "number")?;
     let first = Expr::Column(Column::new_unqualified("number")).eq(lit(1_u64));
-    build(LogicalPlanBuilder::from(plan).filter(first).and_then(|builder| builder.project(columns)))
+    build(
+        LogicalPlanBuilder::from(plan)
+            .filter(first)
+            .and_then(|builder| builder.project(columns)),
+    )
 }
