@@ -181,8 +181,15 @@ def statements(checks, server, witness):
             try:
                 found = sqlstate(lambda: connection.query(sql))
             except pg_client.ConnectionBroken as error:
-                checks.that(f"{shown}: the server answers", False, error)
-                break
+                time.sleep(1)
+                alive = server.is_running()
+                checks.that(f"{shown}: the server answers", False, f"{error}; the server lives on: {alive}\n{server.log_tail()}")
+                if not alive:
+                    server.kill()
+                    server.start()
+                    witness.connection = server.connect(timeout=20)
+                connection = server.connect()
+                continue
             if expected:
                 checks.equal(f"{shown}: {expected}", found, expected)
             else:

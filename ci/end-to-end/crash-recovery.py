@@ -40,6 +40,8 @@ class Ledger:
         self.acknowledged = {}
         self.refused = set()
         self.unknown = {}
+        #: COMMIT was sent, nothing was heard yet.
+        self.committing = set()
         self.next_number = 0
         self.stop = threading.Event()
         self.surprises = []
@@ -48,6 +50,14 @@ class Ledger:
         with self.lock:
             self.next_number += 1
             return self.next_number
+
+    def ended(self, number, transfer, may_have_happened):
+        with self.lock:
+            self.committing.discard(number)
+            if may_have_happened:
+                self.unknown[number] = transfer
+            else:
+                self.refused.add(number)
 
 
 def client(server, ledger, random_source):
@@ -72,22 +82,22 @@ def client(server, ledger, random_source):
                 assert connection.tag == "UPDATE 1", connection.tag
             connection.execute("INSERT INTO transfer VALUES ($1, $2, $3, $4)", [number, *transfer])
             committing = True
+            with ledger.lock:
+                ledger.committing.add(number)
             connection.query("COMMIT")
             # A COMMIT of a failed transaction answers ROLLBACK.
             assert connection.tag == "COMMIT", connection.tag
             with ledger.lock:
                 ledger.acknowledged[number] = transfer
+                ledger.committing.discard(number)
         except pg_client.ServerError as error:
-            with ledger.lock:
-                # Only these say that the transaction did not happen; after others it may have.
-                known = not committing or error.sqlstate in ("40001", "40P01", "25P02")
-                (ledger.refused.add(number) if known else ledger.unknown.update({number: transfer}))
+            # Only these say that the transaction did not happen; after others it may have.
+            ledger.ended(number, transfer, committing and error.sqlstate not in ("40001", "40P01", "25P02"))
             connection = dropped(connection)
             time.sleep(0.05)
         except pg_client.ConnectionBroken:
-            with ledger.lock:
-                # Without COMMIT nothing may happen.
-                ledger.unknown.update({number: transfer}) if committing else ledger.refused.add(number)
+            # Without COMMIT nothing may happen.
+            ledger.ended(number, transfer, committing)
             connection = dropped(connection)
             time.sleep(0.05)
         except Exception as error:  # a test that stops testing must not pass
@@ -103,6 +113,9 @@ def dropped(connection):
 
 
 def verify(checks, server, ledger, title):
+    # The clients go on meanwhile: what they are told from now on need not be seen.
+    with ledger.lock:
+        acknowledged = dict(ledger.acknowledged)
     with server.connect(timeout=120) as connection:
         connection.query("BEGIN ISOLATION LEVEL REPEATABLE READ")
         balances = {int(id): int(balance) for id, balance in connection.query("SELECT id, balance FROM account")}
@@ -111,17 +124,17 @@ def verify(checks, server, ledger, title):
         connection.query("COMMIT")
     found = {int(number): tuple(int(value) for value in rest) for number, *rest in rows}
     with ledger.lock:
-        lost = [number for number, transfer in ledger.acknowledged.items() if found.get(number) != transfer]
         risen = [number for number in ledger.refused if number in found]
-        invented = [number for number in found if number not in ledger.acknowledged and number not in ledger.unknown]
+        possible = ledger.acknowledged.keys() | ledger.unknown.keys() | ledger.committing
         unknown = sum(number in found for number in ledger.unknown)
-        acknowledged = len(ledger.acknowledged)
+    lost = [number for number, transfer in acknowledged.items() if found.get(number) != transfer]
+    invented = [number for number in found if number not in possible]
     expected = {account: OPENING_BALANCE for account in range(ACCOUNTS)}
     for giver, taker, amount in found.values():
         expected[giver] -= amount
         expected[taker] += amount
     wrong = {id: (balances.get(id), balance) for id, balance in expected.items() if balances.get(id) != balance}
-    checks.that(f"{title}: all {acknowledged} acknowledged transfers are there", not lost, lost[:20])
+    checks.that(f"{title}: all {len(acknowledged)} acknowledged transfers are there", not lost, lost[:20])
     checks.that(
         f"{title}: none that failed is ({unknown} of {len(ledger.unknown)} with an unknown outcome happened)",
         not risen and not invented,
@@ -185,6 +198,7 @@ def kill_repeatedly(checks, server, victims, kills, seed, recover):
             checks.that(f"{title}: clients made progress before", len(ledger.acknowledged) > before, ledger.surprises)
             victim.kill()
             recoveries.append(recover(victim))
+            note(f"    recovered after {recoveries[-1]:.1f} s")
             verify(checks, server, ledger, title)
             verify_pgbench(checks, server, title)
             if pgbench.poll() is not None:

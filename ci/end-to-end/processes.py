@@ -202,6 +202,8 @@ class Clients:
                     connection.query(sql)
                 return time.monotonic() - started
             except (pg_client.ConnectionBroken, pg_client.ServerError) as error:
+                if os.environ.get("NEORUNBASE_TEST_VERBOSE"):
+                    print(f"    after {time.monotonic() - started:.1f} s: {error}")
                 if time.monotonic() - started > patience:
                     raise RuntimeError(f"no answer to {sql!r} within {patience} s: {error}") from error
                 time.sleep(0.2)

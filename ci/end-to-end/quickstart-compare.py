@@ -27,7 +27,9 @@ def session(server, sql):
         # Where in PostgreSQL's source an error was raised.
         if line.startswith("LOCATION:"):
             continue
-        lines.append(re.sub(r"^psql:<stdin>:\d+: ", "", line))
+        line = re.sub(r"^psql:<stdin>:\d+: ", "", line)
+        # The value of now() in a row that an error shows.
+        lines.append(re.sub(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?", "<now>", line))
     return result.returncode, lines
 
 

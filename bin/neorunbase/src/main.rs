@@ -1,7 +1,10 @@
 //! `neorunbase`: the daemons and the command line. Wires the production world to the roles of `src/server`.
 
-// The one place, with the leaf crates, that may reach the operating system; the lints keep the roles from it.
-#![allow(clippy::disallowed_methods, clippy::disallowed_types)]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the one place, with the leaf crates, that may reach the operating system"
+)]
 
 mod admin;
 mod arguments;

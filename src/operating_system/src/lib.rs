@@ -3,6 +3,11 @@
 //! The shard engine and the coordination service have crates of their own, since they pull in large libraries.
 
 #![cfg(not(madsim))]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this crate is the operating system's side of the world"
+)]
 
 mod clock;
 mod disk;

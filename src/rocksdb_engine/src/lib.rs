@@ -5,6 +5,11 @@
 //! tells exactly which batches the files hold; the node's write-ahead log has the rest.
 
 #![cfg(not(madsim))]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "RocksDB reaches the files and threads of the operating system; only production links it"
+)]
 
 mod encrypted_env;
 mod engine;

@@ -1,6 +1,12 @@
 //! The coordination trait over a real ZooKeeper ensemble. Production only: its client has tasks, timers and
 //! sockets of its own.
 
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the client library has tasks, timers and sockets of its own; only production links it"
+)]
+
 mod session;
 
 use std::sync::Arc;
