@@ -95,12 +95,15 @@ impl Table {
 
     /// Columns of the rows' key, in key order: the primary key's, or the hidden row id.
     pub fn key_columns(&self) -> Vec<ColumnId> {
-        self.primary_key.as_ref().map_or_else(|| vec![ROW_ID_COLUMN], |key| key.columns.clone())
+        self.primary_key
+            .as_ref()
+            .map_or_else(|| vec![ROW_ID_COLUMN], |key| key.columns.clone())
     }
 
     /// The type of a key column (the hidden row id is `bigint`).
     pub fn key_column_type(&self, id: ColumnId) -> SqlType {
-        self.column_by_id(id).map_or(SqlType::BigInt, |column| column.sql_type.clone())
+        self.column_by_id(id)
+            .map_or(SqlType::BigInt, |column| column.sql_type.clone())
     }
 }
 

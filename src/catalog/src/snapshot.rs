@@ -48,7 +48,9 @@ impl CatalogSnapshot {
     /// Finds a table; `schema` `None` searches the default one.
     pub fn table(&self, schema: Option<&str>, name: &str) -> Option<&Arc<Table>> {
         let schema = schema.unwrap_or(DEFAULT_SCHEMA);
-        self.tables.values().find(|table| table.name == name && table.schema == schema)
+        self.tables
+            .values()
+            .find(|table| table.name == name && table.schema == schema)
     }
 
     /// The shard group of `table`. Every table has one.

@@ -8,6 +8,9 @@ pub mod plan;
 pub mod query;
 mod system_tables;
 
+#[cfg(test)]
+mod tests;
+
 pub use bind::{AnalysisContext, analyze};
 pub use parser::{ParsedKind, ParsedStatement, parse};
 pub use query::{QueryPlan, RowStream};

@@ -5,6 +5,11 @@
 //! the owner must remember a key *before* it asks for its lock and release it when it ends, so that a lock granted
 //! to a request that has since been dropped is given back too.
 
+#![allow(
+    clippy::disallowed_types,
+    reason = "the maps have a fixed hasher and are never iterated"
+)]
+
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::future::Future;

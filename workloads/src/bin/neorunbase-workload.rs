@@ -1,4 +1,11 @@
 //! Runs a workload against a server from outside and judges what it was told.
+#![cfg_attr(
+    not(madsim),
+    allow(
+        clippy::disallowed_methods,
+        reason = "a program outside the simulator, on the operating system itself"
+    )
+)]
 
 #[cfg(madsim)]
 fn main() {

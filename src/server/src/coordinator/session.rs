@@ -305,9 +305,8 @@ impl CoordinatorSession {
     async fn share_table(&mut self, table: TableId) -> Result<()> {
         let core = self.core.clone();
         let open = self.open_block()?;
-        if !open.locks.contains_key(&table) {
-            let lock = core.coordinator.table_locks.share(table).await;
-            open.locks.insert(table, lock);
+        if let std::collections::btree_map::Entry::Vacant(slot) = open.locks.entry(table) {
+            slot.insert(core.coordinator.table_locks.share(table).await);
         }
         Ok(())
     }

@@ -207,10 +207,11 @@ impl Binder<'_> {
                     Some(overlay_what),
                     Some(overlay_from),
                     overlay_for.as_ref(),
-                ] {
-                    if let Some(part) = part {
-                        arguments.push(self.bind_expression(part)?);
-                    }
+                ]
+                .into_iter()
+                .flatten()
+                {
+                    arguments.push(self.bind_expression(part)?);
                 }
                 resolve_function("overlay", arguments)
             }

@@ -43,7 +43,7 @@ fn mismatch(sql_type: &SqlType) -> Box<SqlError> {
 /// One value as a DataFusion literal.
 pub(crate) fn scalar(datum: &Datum, sql_type: &SqlType) -> Result<ScalarValue> {
     if datum.is_null() {
-        return ScalarValue::try_from(&data_type(sql_type)).map_err(|error| SqlError::internal(error));
+        return ScalarValue::try_from(&data_type(sql_type)).map_err(SqlError::internal);
     }
     Ok(match (datum, data_type(sql_type)) {
         (Datum::Boolean(value), DataType::Boolean) => ScalarValue::Boolean(Some(*value)),
@@ -129,9 +129,7 @@ impl ColumnBuilder {
                 builder.append_value(ordered_bytes::encode_interval(value));
             }
             (Self::Uuid(builder), Datum::Uuid(value)) => {
-                builder
-                    .append_value(value)
-                    .map_err(|error| SqlError::internal(error))?;
+                builder.append_value(value).map_err(SqlError::internal)?;
             }
             (builder, Datum::Null) => builder.append_null(),
             (_, other) => {

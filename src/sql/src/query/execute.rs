@@ -1,6 +1,5 @@
 //! Planning once, running many times.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
 
@@ -160,7 +159,7 @@ impl QueryPlan {
         if self.parameters.is_empty() {
             return Ok(self.logical.clone());
         }
-        let mut values = HashMap::with_capacity(self.parameters.len());
+        let mut values = Vec::with_capacity(self.parameters.len());
         for (name, data_type) in &self.parameters {
             let value = if name == TIME_PARAMETER {
                 ScalarValue::Int64(Some(transaction_time_unix_micros))
@@ -180,7 +179,7 @@ impl QueryPlan {
                     Some(value) => scalar(value, &type_of(value))?,
                 }
             };
-            values.insert(name.clone(), value);
+            values.push((name.clone(), value));
         }
         self.logical
             .clone()

@@ -40,7 +40,7 @@ pub struct Defined {
     /// The command tag.
     pub tag: &'static str,
     /// Notices to send first.
-    pub notices: Vec<Box<SqlError>>,
+    pub notices: Vec<SqlError>,
 }
 
 impl Defined {
@@ -52,8 +52,8 @@ impl Defined {
     }
 }
 
-fn notice(state: &'static str, message: String) -> Box<SqlError> {
-    SqlError::new(SqlState(state), message)
+fn notice(state: &'static str, message: String) -> SqlError {
+    *SqlError::new(SqlState(state), message)
 }
 
 fn table_of(catalog: &CatalogSnapshot, id: TableId) -> Result<Arc<Table>> {
