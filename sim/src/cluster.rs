@@ -257,6 +257,8 @@ impl Victim for Cluster {
         machine.disk.crash(disk);
         // An engine has no log: what it had not flushed lived in the process.
         machine.engines.crash_all();
+        // The tasks of a paused node would be dropped right here, as if they were this task's.
+        Handle::current().resume(machine.id);
         Handle::current().kill(machine.id);
     }
 

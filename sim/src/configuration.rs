@@ -89,7 +89,7 @@ impl Knobs {
             deadlock_timeout_ms: pick(random, &[500, 1_000, 3_000]),
             abandon_after_ms: pick(random, &[1_500, 3_000, 5_000]),
             in_doubt_patience_ms: pick(random, &[50, 300, 1_000]),
-            scan_batch_visits: pick(random, &[2, 50, 100_000]),
+            scan_batch_visits: pick(random, &[8, 100, 100_000]),
         }
     }
 }

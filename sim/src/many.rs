@@ -1,6 +1,6 @@
 //! Many simulations, each in a process of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -292,10 +292,23 @@ pub fn bugs(children: &Children, range: Range<u64>, only: Option<&str>) -> anyho
         .filter(|(bug, _)| only.is_none_or(|only| only == *bug))
     {
         let started = Instant::now();
+        // A seed that fails without the bug as well has not found it.
+        let found_by = |outcome: &Outcome| {
+            outcome.verdict != Verdict::Passed
+                && children
+                    .run(outcome.seed, None, None)
+                    .is_ok_and(|without| without.verdict == Verdict::Passed)
+        };
+        let finder = Mutex::new(BTreeSet::new());
         let outcomes = children.run_all(range.clone(), Some(bug), |outcome| {
-            outcome.verdict == Verdict::Passed
+            let found = found_by(outcome);
+            if found {
+                lock(&finder).insert(outcome.seed);
+            }
+            !found
         })?;
-        let found = outcomes.iter().find(|outcome| outcome.verdict != Verdict::Passed);
+        let first = lock(&finder).first().copied();
+        let found = outcomes.iter().find(|outcome| Some(outcome.seed) == first);
         let row = match found {
             Some(outcome) => {
                 let complaint = outcome

@@ -28,6 +28,8 @@ const SETUP_LIMIT: Duration = Duration::from_secs(60);
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 /// After a power loss the last reading must succeed within this.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// The last reading of a whole table may take so long.
+const READING_LIMIT: Duration = Duration::from_secs(30);
 /// Beyond the length of the run: something spins.
 const TIME_LIMIT: Duration = Duration::from_secs(600);
 
@@ -57,6 +59,8 @@ struct Notes {
 pub fn run(configuration: &Configuration, trace: &Trace) -> (Findings, Histories) {
     let notes = Arc::new(Mutex::new(Notes::default()));
     let panics = catch_panic_messages();
+    // DataFusion asks how much stack is left; the answer must be learned where threads' attributes can be read.
+    let _ = stacker::remaining_stack();
     let mut runtime =
         madsim::runtime::Runtime::with_seed_and_config(configuration.seed, madsim::Config::default());
     runtime.set_time_limit(Duration::from_millis(configuration.length_ms) + TIME_LIMIT);
@@ -220,6 +224,10 @@ async fn drama(
         cluster.power_cycle(disk).await;
     }
     let mut complaints = Vec::new();
+    let target = Target {
+        call_deadline: READING_LIMIT,
+        ..target
+    };
     for workload in workloads {
         let read = Driver::finish(&machines[0], &target, &**workload, RECOVERY_LIMIT).await;
         if let Err(error) = read {

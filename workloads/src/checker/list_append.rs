@@ -122,8 +122,19 @@ impl<'a> Judge<'a> {
         let completed = record
             .completed_micros
             .map_or_else(|| "…".to_owned(), |micros| micros.to_string());
+        if actions.len() > 8 {
+            return format!(
+                "T{index} (the reading of all {} lists at {} µs)",
+                actions.len(),
+                record.invoked_micros
+            );
+        }
+        let error = record
+            .error
+            .as_ref()
+            .map_or_else(String::new, |error| format!(", {error}"));
         format!(
-            "T{index} (client {}, {}-{completed} µs, {:?}: {})",
+            "T{index} (client {}, {}-{completed} µs, {:?}{error}: {})",
             record.client,
             record.invoked_micros,
             record.outcome,

@@ -324,7 +324,13 @@ impl Transaction {
             anchor,
             commit_timestamp,
         });
-        let committed = match self.services.router.call(anchor.shard, |_| decide.clone()).await {
+        // Deciding again gives the first answer, so a lost one is simply asked for again.
+        let committed = match self
+            .services
+            .router
+            .call_repeatable(anchor.shard, |_| decide.clone())
+            .await
+        {
             Ok(ResponseBody::Decision(reply)) => match reply.decision() {
                 Decision::Committed => Ok(()),
                 _ => Err(aborted()),

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use neorunbase_protocol::RequestHandler;
 use neorunbase_protocol::message::{
-    DecisionReply, DoneReply, Heartbeat, Request, RequestBody, Response, ResponseBody, RowsReply,
+    DecisionReply, DoneReply, Heartbeat, LockMode, Request, RequestBody, Response, ResponseBody, RowsReply,
     ShardStatus, StatusReply, WrittenReply,
 };
 use neorunbase_types::{SqlError, SqlState};
@@ -45,9 +45,44 @@ impl DataNode {
                 "empty node request",
             )));
         };
-        if !matches!(body, RequestBody::Status(_)) {
+        // What was applied is durable, so a node that can no longer write may go on showing it.
+        let only_reads = match &body {
+            RequestBody::Status(_) => true,
+            RequestBody::ReadRows(request) => request.lock() == LockMode::None,
+            RequestBody::ScanRows(request) => request.lock() == LockMode::None,
+            _ => false,
+        };
+        if !only_reads {
             self.check_healthy()?;
         }
+        let commits = match &body {
+            RequestBody::WriteRows(request) => request.autocommit,
+            RequestBody::ModifyRows(request) => request.autocommit,
+            RequestBody::CommitLocal(_) | RequestBody::Decide(_) | RequestBody::BulkWrite(_) => true,
+            _ => false,
+        };
+        let answer = self.carry_out(body).await;
+        match answer {
+            // The log failed somewhere around the commit record: the next start may find it or not.
+            Err(Failure::Sql(error))
+                if commits && error.state == SqlState::IO_ERROR && self.failure().is_some() =>
+            {
+                Err(Failure::Sql(
+                    SqlError::new(
+                        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                        format!(
+                            "data node \"{}\" failed during the commit; its outcome is unknown",
+                            self.config.name
+                        ),
+                    )
+                    .with_detail(error.detail.unwrap_or(error.message)),
+                ))
+            }
+            answer => answer,
+        }
+    }
+
+    async fn carry_out(&self, body: RequestBody) -> Result<ResponseBody, Failure> {
         match body {
             RequestBody::ReadRows(request) => rows(self.read_rows(request).await),
             RequestBody::ScanRows(request) => rows(self.scan_rows(request).await),

@@ -28,6 +28,8 @@ use crate::plan::{Definition, SettingCommand, TransactionCommand};
 const MAXIMUM_IDENTIFIER_BYTES: usize = 63;
 /// How deep expressions and queries may nest.
 const MAXIMUM_NESTING: usize = 100;
+/// How many operators one level of an expression may chain.
+const MAXIMUM_CHAIN: usize = 1_000;
 
 /// One statement of a script.
 #[derive(Clone, Debug)]
@@ -131,6 +133,7 @@ fn tokenize(source: &Source) -> Result<Vec<TokenWithSpan>> {
         .tokenize_with_location()
         .map_err(|error| source.tokenizer_error(&error))?;
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    check_chains(&tokens)?;
     for token in &mut tokens {
         if let Token::Word(word) = &mut token.token {
             if word.quote_style.is_none() {
@@ -152,6 +155,38 @@ fn tokenize(source: &Source) -> Result<Vec<TokenWithSpan>> {
         }
     }
     Ok(tokens)
+}
+
+/// Refuses `1 + 1 + 1 + …` beyond what the tree of it could be walked, or even dropped, on a thread's stack.
+fn check_chains(tokens: &[TokenWithSpan]) -> Result<()> {
+    let mut operators_by_level = vec![0_usize];
+    for token in tokens {
+        match &token.token {
+            Token::LParen => operators_by_level.push(0),
+            Token::RParen if operators_by_level.len() > 1 => drop(operators_by_level.pop()),
+            Token::Comma | Token::SemiColon => {
+                if let Some(operators) = operators_by_level.last_mut() {
+                    *operators = 0;
+                }
+            }
+            Token::Word(word)
+                if !matches!(
+                    word.value.to_ascii_lowercase().as_str(),
+                    "and" | "or" | "union" | "not"
+                ) => {}
+            Token::Number(..) | Token::SingleQuotedString(_) | Token::Placeholder(_) | Token::Period => {}
+            _ => {
+                if let Some(operators) = operators_by_level.last_mut() {
+                    *operators += 1;
+                    if *operators > MAXIMUM_CHAIN {
+                        return Err(SqlError::new(SqlState("54001"), "stack depth limit exceeded")
+                            .with_hint("the statement chains too many operators"));
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn parse_statement(tokens: &[TokenWithSpan], source: &Arc<Source>) -> Result<ParsedKind> {
