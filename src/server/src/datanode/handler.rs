@@ -56,8 +56,8 @@ impl DataNode {
             self.check_healthy()?;
         }
         let commits = match &body {
-            RequestBody::WriteRows(request) => request.autocommit,
-            RequestBody::ModifyRows(request) => request.autocommit,
+            RequestBody::WriteRows(request) => request.context.autocommit,
+            RequestBody::ModifyRows(request) => request.context.autocommit,
             RequestBody::CommitLocal(_) | RequestBody::Decide(_) | RequestBody::BulkWrite(_) => true,
             _ => false,
         };
