@@ -10,7 +10,7 @@ use sqlparser::ast::{self, BinaryOperator, Expr, UnaryOperator};
 
 use super::Binder;
 use super::literal;
-use super::names::parts;
+use super::names::{parts, split_name};
 use super::scope;
 use super::types::bind_type;
 
@@ -250,6 +250,19 @@ impl Binder<'_> {
     }
 
     fn bind_column(&mut self, idents: &[ast::Ident]) -> Result<Expression> {
+        // A reserved word that the parser takes for a name.
+        if let [
+            ast::Ident {
+                value,
+                quote_style: None,
+                ..
+            },
+        ] = idents
+            && value == "current_schema"
+            && let Some(answer) = self.bind_session_function(value, &[])?
+        {
+            return Ok(answer);
+        }
         match scope::resolve(&self.scopes, idents) {
             Ok(found) => Ok(found.clone()),
             Err(error) => Err(self.at(error, idents.first().map(|ident| ident.span))),
@@ -383,9 +396,15 @@ impl Binder<'_> {
     }
 
     fn bind_cast(&mut self, inner: &Expr, data_type: &ast::DataType) -> Result<Expression> {
-        // `'t'::regclass` asks for the oid of a table.
-        if *data_type == ast::DataType::Regclass {
-            return self.bind_regclass(inner);
+        let name = match data_type {
+            ast::DataType::Regclass => Some("regclass".to_owned()),
+            ast::DataType::Custom(name, _) => Some(split_name(name)?.1),
+            _ => None,
+        };
+        if let Some(name) = name
+            && let Some(cast) = self.bind_registry_cast(&name, unnest(inner))?
+        {
+            return Ok(cast);
         }
         let sql_type = bind_type(data_type)?;
         let argument = self.bind_expression(inner)?;
@@ -449,16 +468,25 @@ impl Binder<'_> {
         all: bool,
     ) -> Result<Expression> {
         if let Expr::Subquery(query) = unnest(right) {
-            return match (operator, all) {
-                (BinaryOperator::Eq, false) => self.bind_in_subquery(left, query),
-                (BinaryOperator::NotEq, true) => {
-                    Ok(Expression::Not(Box::new(self.bind_in_subquery(left, query)?)))
+            let operator = operator_name(operator)?;
+            if !all {
+                return self.bind_any_subquery(left, &operator, query);
+            }
+            // True of all means: the opposite of none.
+            let opposite = match operator.as_str() {
+                "=" => "<>",
+                "<>" => "=",
+                "<" => ">=",
+                "<=" => ">",
+                ">" => "<=",
+                ">=" => "<",
+                other => {
+                    return Err(SqlError::unsupported(format_args!(
+                        "operator {other} with ALL of a subquery"
+                    )));
                 }
-                _ => Err(
-                    SqlError::unsupported("this comparison with ANY or ALL of a subquery")
-                        .with_hint("Compare with (SELECT min(…) …) or (SELECT max(…) …)."),
-                ),
             };
+            return resolve_not(self.bind_any_subquery(left, opposite, query)?);
         }
         let left = self.bind_expression(left)?;
         let Some(items) = self.bind_constant_array(right, &left)? else {

@@ -81,6 +81,9 @@ impl Binder<'_> {
         if let Some(answer) = self.bind_session_function(name, &arguments.values)? {
             return Ok(answer);
         }
+        if let Some(answer) = self.bind_catalog_function(name, &arguments.values)? {
+            return Ok(answer);
+        }
         let values = arguments
             .values
             .iter()

@@ -19,6 +19,7 @@ pub(crate) mod slots;
 mod table;
 mod types;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -126,7 +127,7 @@ pub(crate) struct Binder<'a> {
     pub(crate) named_windows: Vec<Vec<ast::NamedWindowDefinition>>,
     /// Where aggregates and window functions may not stand; `None` where they may.
     pub(crate) forbidden_in: Option<&'static str>,
-    next_qualifier: usize,
+    next_qualifier: Cell<usize>,
     depth: usize,
 }
 
@@ -145,15 +146,20 @@ impl<'a> Binder<'a> {
             tables_in_sight: Vec::new(),
             named_windows: Vec::new(),
             forbidden_in: Some("this context"),
-            next_qualifier: 0,
+            next_qualifier: Cell::new(0),
             depth: 0,
         }
     }
 
     /// A name for a relation that no other relation of the statement has.
-    pub(crate) fn new_qualifier(&mut self) -> String {
-        self.next_qualifier += 1;
-        format!("r{}", self.next_qualifier)
+    pub(crate) fn new_qualifier(&self) -> String {
+        self.new_name("r")
+    }
+
+    /// A name that nothing else in the statement's plan has.
+    pub(crate) fn new_name(&self, prefix: &str) -> String {
+        self.next_qualifier.set(self.next_qualifier.get() + 1);
+        format!("{prefix}{}", self.next_qualifier.get())
     }
 
     /// How many parameters were seen so far.
@@ -210,7 +216,7 @@ impl<'a> Binder<'a> {
                 }
                 let bound = self.bind_kind(statement)?;
                 Bound {
-                    plan: Plan::Explain(crate::explain::explain(&bound.plan)),
+                    plan: Plan::Explain(crate::explain::explain(&bound.plan, &self.context.catalog)),
                     columns: Some(vec![text_column("QUERY PLAN")]),
                     read_only: true,
                 }

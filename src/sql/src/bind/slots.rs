@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use datafusion::logical_expr::LogicalPlan;
-use neorunbase_expression::{ColumnId, Expression};
+use neorunbase_expression::{ColumnId, Expression, Function};
 use neorunbase_types::SqlType;
 
 /// Names a slot; the `Input` of bound expressions.
@@ -79,8 +79,8 @@ pub(crate) enum SubqueryKind {
     Scalar,
     /// `EXISTS (SELECT …)`
     Exists,
-    /// `operand IN (SELECT …)`
-    In(Expression),
+    /// `operand = ANY (SELECT …)`, which is IN, and its like with other comparisons.
+    Any(Expression, Function),
 }
 
 /// One key of an ORDER BY.

@@ -11,6 +11,7 @@ use datafusion::arrow::datatypes::{DataType, Field, FieldRef, Int16Type, Int32Ty
 use datafusion::common::{DataFusionError, ScalarValue};
 use datafusion::functions_aggregate::count::count_udaf;
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
+use datafusion::logical_expr::utils::AggregateOrderSensitivity;
 use datafusion::logical_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Signature, Volatility};
 use neorunbase_storage::row::{decode_tuple, encode_tuple};
 use neorunbase_types::datum::DatumKey;
@@ -18,6 +19,7 @@ use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
 
 use super::arrow::{data_type, datum_at, scalar};
 use super::errors::to_datafusion;
+use super::string_aggregate::string_aggregate;
 use crate::bind::arithmetic::divide_numeric;
 
 /// The aggregate functions.
@@ -124,12 +126,21 @@ pub(crate) fn aggregate_udf(
     if function == AggregateFunction::Count && !distinct {
         return count_udaf();
     }
+    if function == AggregateFunction::StringAgg {
+        return string_aggregate(Vec::new());
+    }
     let types = arguments.iter().map(data_type).collect();
     let name = arguments
         .iter()
         .fold(function.name().to_owned(), |name, sql_type| {
             name + "_" + sql_type.type_name()
         });
+    // DataFusion knows by the name that a count of nothing is zero.
+    let name = if function == AggregateFunction::Count {
+        function.name().to_owned()
+    } else {
+        name
+    };
     let signature = Signature::exact(types, Volatility::Immutable);
     Arc::new(AggregateUDF::new_from_impl(OwnAggregate {
         name,
@@ -177,6 +188,10 @@ impl AggregateUDFImpl for OwnAggregate {
             .collect())
     }
 
+    fn order_sensitivity(&self) -> AggregateOrderSensitivity {
+        AggregateOrderSensitivity::Insensitive
+    }
+
     fn accumulator(&self, args: AccumulatorArgs) -> Result<Box<dyn Accumulator>, DataFusionError> {
         Ok(Box::new(OwnAccumulator {
             function: self.function,
@@ -207,13 +222,11 @@ enum State {
     Numeric(BigDecimal),
     /// The value so far, for all that keep one of the values.
     Value(Datum),
-    Text(Option<String>),
 }
 
 impl State {
     fn new(function: AggregateFunction, argument: Option<&SqlType>) -> Self {
         match (function, argument) {
-            (AggregateFunction::StringAgg, _) => Self::Text(None),
             (AggregateFunction::Sum, Some(SqlType::Real)) => Self::Real(0.0),
             (
                 AggregateFunction::Sum | AggregateFunction::Avg,
@@ -241,7 +254,7 @@ struct OwnAccumulator {
 }
 
 impl OwnAccumulator {
-    fn add(&mut self, value: &Datum, delimiter: Option<&Datum>) -> Result<()> {
+    fn add(&mut self, value: &Datum) -> Result<()> {
         use AggregateFunction as F;
         if value.is_null() && self.function != F::SingleRow {
             return Ok(());
@@ -265,15 +278,6 @@ impl OwnAccumulator {
                 *sum = added;
             }
             (State::Numeric(sum), Datum::Numeric(value)) => *sum += value,
-            (State::Text(text), Datum::Text(value)) => match text {
-                Some(text) => {
-                    if let Some(Datum::Text(delimiter)) = delimiter {
-                        text.push_str(delimiter);
-                    }
-                    text.push_str(value);
-                }
-                None => *text = Some(value.to_string()),
-            },
             (State::Value(kept), value) => {
                 let replace = match self.function {
                     F::Min => first || value.compare(kept).is_lt(),
@@ -346,7 +350,6 @@ impl OwnAccumulator {
             (State::Double(sum), F::Avg, _) => Datum::DoublePrecision(sum / self.rows as f64),
             (State::Double(sum), _, _) => Datum::DoublePrecision(*sum),
             (State::Real(sum), _, _) => Datum::Real(*sum),
-            (State::Text(text), _, _) => text.as_deref().map_or(Datum::Null, Datum::text),
             (State::Value(value), _, _) => value.clone(),
         })
     }
@@ -360,39 +363,27 @@ impl OwnAccumulator {
             rows: 0,
             state: State::new(self.function, self.arguments.first()),
         };
-        // string_agg(DISTINCT …) remembers its delimiter in the state.
-        let delimiter = match &self.state {
-            State::Text(Some(delimiter)) => Some(Datum::text(delimiter.as_str())),
-            _ => None,
-        };
         for value in seen {
-            total.add(&value.0, delimiter.as_ref())?;
+            total.add(&value.0)?;
         }
         total.finish()
     }
 
     fn update(&mut self, values: &[ArrayRef]) -> Result<()> {
-        let [array, rest @ ..] = values else { return Ok(()) };
+        let Some(array) = values.first() else {
+            return Ok(());
+        };
         if self.seen.is_none() && self.add_numbers(array) {
             return Ok(());
         }
         for row in 0..array.len() {
             let value = datum_at(array, &self.arguments[0], row)?;
-            let delimiter = match (rest.first(), self.arguments.get(1)) {
-                (Some(array), Some(sql_type)) => Some(datum_at(array, sql_type, row)?),
-                _ => None,
-            };
             match &mut self.seen {
                 Some(_) if value.is_null() => {}
                 Some(seen) => {
                     seen.insert(DatumKey(value));
-                    if let (State::Text(text @ None), Some(Datum::Text(delimiter))) =
-                        (&mut self.state, delimiter)
-                    {
-                        *text = Some(delimiter.to_string());
-                    }
                 }
-                None => self.add(&value, delimiter.as_ref())?,
+                None => self.add(&value)?,
             }
         }
         Ok(())
@@ -434,7 +425,6 @@ impl OwnAccumulator {
             State::Double(sum) => Datum::DoublePrecision(*sum),
             State::Numeric(sum) => Datum::Numeric(sum.clone()),
             State::Value(value) => value.clone(),
-            State::Text(text) => text.as_deref().map_or(Datum::Null, Datum::text),
         };
         let mut frozen = vec![Datum::BigInt(self.rows), state];
         if let Some(seen) = &self.seen {
@@ -449,9 +439,6 @@ impl OwnAccumulator {
         };
         if let Some(seen) = &mut self.seen {
             seen.extend(distinct.iter().cloned().map(DatumKey));
-            if let (State::Text(text @ None), Datum::Text(delimiter)) = (&mut self.state, state) {
-                *text = Some(delimiter.to_string());
-            }
             return Ok(());
         }
         if *rows == 0 {
@@ -476,7 +463,7 @@ impl OwnAccumulator {
                 *sum += value;
                 self.rows += rows;
             }
-            (_, value) => self.add(value, None)?,
+            (_, value) => self.add(value)?,
         }
         Ok(())
     }
@@ -518,7 +505,6 @@ impl Accumulator for OwnAccumulator {
     fn size(&self) -> usize {
         let seen = self.seen.as_ref().map_or(0, |seen| seen.len() * 64);
         let text = match &self.state {
-            State::Text(Some(text)) => text.capacity(),
             State::Value(Datum::Text(text)) => text.len(),
             _ => 0,
         };

@@ -155,6 +155,26 @@ impl QueryPlan {
             .boxed())
     }
 
+    /// The physical plan, to look at.
+    #[cfg(test)]
+    pub(crate) async fn physical(&self, access: Arc<dyn TableAccess>) -> String {
+        let state = session_state(Arc::new(QueryRuntime {
+            access,
+            parameters: Arc::from([]),
+        }))
+        .expect("a state");
+        match state
+            .query_planner()
+            .create_physical_plan(&self.logical, &state)
+            .await
+        {
+            Ok(plan) => datafusion::physical_plan::displayable(plan.as_ref())
+                .indent(true)
+                .to_string(),
+            Err(error) => error.to_string(),
+        }
+    }
+
     fn bind(&self, parameters: &[Datum], transaction_time_unix_micros: i64) -> Result<LogicalPlan> {
         if self.parameters.is_empty() {
             return Ok(self.logical.clone());

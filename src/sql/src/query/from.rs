@@ -333,7 +333,7 @@ impl Binder<'_> {
         self.scopes.push(before.clone());
         let bound = self.bind_query(query, None);
         self.scopes.pop();
-        let mut relation = bound?;
+        let relation = bound?;
         let outer_ref_columns = relation.plan.all_out_ref_exprs();
         if outer_ref_columns.is_empty() {
             let (relation, plan) = self.relation_in_scope(relation, &alias.name.value, Some(alias))?;
@@ -343,18 +343,20 @@ impl Binder<'_> {
             });
         }
         // The join's right side has to be the subquery itself: its columns get their qualifier inside.
-        let placeholder = build(Ok(LogicalPlanBuilder::empty(false)))?;
-        let inner = std::mem::replace(&mut relation.plan, placeholder);
-        let columns = relation.columns.len();
         let qualifier = self.new_qualifier();
-        let inner = build(LogicalPlanBuilder::from(inner).alias(qualifier.clone()))?;
+        let columns = relation.columns.len();
+        let qualified = (0..columns).map(|index| {
+            let name = super::relation::name_in_relation(&qualifier, index);
+            super::relation::Relation::column(index).alias_qualified(Some(qualifier.clone()), name)
+        });
+        let inner = build(LogicalPlanBuilder::from(relation.plan).project(qualified.collect::<Vec<_>>()))?;
         let level = self.scopes.len();
         let mut scope_columns = Vec::with_capacity(columns);
         for (index, column) in relation.columns.into_iter().enumerate() {
             let slot = self.slots.add_column(ColumnSlot {
                 level,
                 qualifier: Some(qualifier.clone()),
-                column: super::relation::output_name(index),
+                column: super::relation::name_in_relation(&qualifier, index),
                 sql_type: column.sql_type.clone(),
                 nullable: true,
                 display: format!("{}.{}", alias.name.value, column.name),

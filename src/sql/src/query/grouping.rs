@@ -8,8 +8,8 @@ use neorunbase_types::{Result, SqlError, SqlState, SqlType};
 
 use super::aggregates::{AggregateFunction, aggregate_udf};
 use super::functions::{comparison_key, prints_differently};
-use super::lower::sort_value;
 use super::relation::{Relation, RelationColumn, build, output_name};
+use super::string_aggregate::{OrderKey, string_aggregate};
 use crate::bind::Binder;
 use crate::bind::slots::{AggregateCall, ColumnSlot, Slot, SlotId, SubqueryKind};
 
@@ -46,7 +46,7 @@ impl Binder<'_> {
                     }
                 }
                 Some(Slot::Subquery(call)) => {
-                    if let SubqueryKind::In(operand) = &call.kind {
+                    if let SubqueryKind::Any(operand, _) = &call.kind {
                         self.collect_aggregates(operand, found);
                     }
                 }
@@ -148,11 +148,17 @@ impl Grouping {
                 Some(filter) => Some(Box::new(argument("f", lower(filter)?))),
                 None => None,
             };
-            let mut order_by = Vec::with_capacity(call.order_by.len());
-            for (index, key) in call.order_by.iter().enumerate() {
-                let sql_type = key.value.sql_type();
-                let column = argument(&format!("o{index}_"), sort_value(lower(&key.value)?, &sql_type));
-                order_by.push(column.sort(!key.descending, key.nulls_first));
+            // The order matters to one function only, which gets the keys as arguments.
+            let mut order = Vec::new();
+            if call.function == AggregateFunction::StringAgg {
+                for (index, key) in call.order_by.iter().enumerate() {
+                    arguments.push(argument(&format!("o{index}_"), lower(&key.value)?));
+                    order.push(OrderKey {
+                        sql_type: key.value.sql_type(),
+                        descending: key.descending,
+                        nulls_first: key.nulls_first,
+                    });
+                }
             }
             if arguments.is_empty() {
                 arguments.push(lit(1_i64));
@@ -162,10 +168,13 @@ impl Grouping {
                 args: arguments,
                 distinct: call.distinct,
                 filter,
-                order_by,
+                order_by: Vec::new(),
                 null_treatment: None,
             };
-            let function = aggregate_udf(call.function, types, call.sql_type.clone(), call.distinct);
+            let function = match call.function {
+                AggregateFunction::StringAgg => string_aggregate(order),
+                function => aggregate_udf(function, types, call.sql_type.clone(), call.distinct),
+            };
             let name = computed_name(binder, *slot)?;
             calls.push(
                 Expr::AggregateFunction(AggregateCallExpr {
@@ -238,7 +247,7 @@ impl Grouping {
             }
             Some(Slot::Subquery(mut call)) => {
                 self.check_outer_references(binder, &call.plan)?;
-                if let SubqueryKind::In(operand) = &mut call.kind {
+                if let SubqueryKind::Any(operand, _) = &mut call.kind {
                     *operand = self.regroup(binder, operand)?;
                 }
                 Ok(Expression::input(

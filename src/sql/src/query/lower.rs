@@ -240,22 +240,30 @@ impl Binder<'_> {
     fn lower_subquery(&self, call: &SubqueryCall, level: usize, place: Place) -> Result<Expr> {
         match &call.kind {
             SubqueryKind::Scalar => Ok(Expr::ScalarSubquery(subquery(&call.plan))),
-            SubqueryKind::Exists => exists(&call.plan, false, place),
-            SubqueryKind::In(operand) if place == Place::Conjunct => Ok(Expr::InSubquery(InSubquery {
-                expr: Box::new(self.lower_key(operand, level)?),
-                subquery: subquery(&call.plan),
-                negated: false,
-            })),
-            SubqueryKind::In(operand) => self.lower_in_with_nulls(call, operand, level, place),
+            SubqueryKind::Exists => self.lower_exists(&call.plan, false, place),
+            SubqueryKind::Any(operand, Function::Equal) if place == Place::Conjunct => {
+                Ok(Expr::InSubquery(InSubquery {
+                    expr: Box::new(self.lower_key(operand, level)?),
+                    subquery: subquery(&call.plan),
+                    negated: false,
+                }))
+            }
+            SubqueryKind::Any(operand, function) if place == Place::Conjunct => {
+                let matching = filter(&call.plan, self.compare_operand(call, operand, *function, level)?)?;
+                self.lower_exists(&matching, false, place)
+            }
+            SubqueryKind::Any(operand, function) => {
+                self.lower_any_with_nulls(call, operand, *function, level, place)
+            }
         }
     }
 
     fn lower_not_subquery(&self, call: &SubqueryCall, level: usize, place: Place) -> Result<Expr> {
         match &call.kind {
-            SubqueryKind::Exists => exists(&call.plan, true, place),
-            SubqueryKind::In(operand) if place == Place::Conjunct => {
+            SubqueryKind::Exists => self.lower_exists(&call.plan, true, place),
+            SubqueryKind::Any(operand, function) if place == Place::Conjunct => {
                 let correlated = !call.plan.all_out_ref_exprs().is_empty();
-                if !correlated {
+                if *function == Function::Equal && !correlated {
                     return Ok(Expr::InSubquery(InSubquery {
                         expr: Box::new(self.lower_key(operand, level)?),
                         subquery: subquery(&call.plan),
@@ -263,51 +271,131 @@ impl Binder<'_> {
                     }));
                 }
                 // True only if no row is equal or might be: NOT EXISTS (… WHERE (x = y) IS NOT FALSE).
-                let equal = self.equals_operand(call, operand, level)?;
-                let plan = filter(&call.plan, Expr::IsNotFalse(Box::new(equal)))?;
-                exists(&plan, true, place)
+                let matches = self.compare_operand(call, operand, *function, level)?;
+                let plan = filter(&call.plan, Expr::IsNotFalse(Box::new(matches)))?;
+                self.lower_exists(&plan, true, place)
             }
             _ => Ok(!self.lower_subquery(call, level, place)?),
         }
     }
 
-    /// `column = operand` inside the subquery, where the operand is an outer reference.
-    fn equals_operand(&self, call: &SubqueryCall, operand: &Expression, level: usize) -> Result<Expr> {
-        let column = Expr::Column(Column::from(call.plan.schema().qualified_field(0)));
-        Ok(column.eq(self.lower_key(operand, level + 1)?))
+    /// EXISTS; outside of filters DataFusion plans it only as a count.
+    fn lower_exists(&self, plan: &Arc<LogicalPlan>, negated: bool, place: Place) -> Result<Expr> {
+        if place != Place::Value {
+            return Ok(Expr::Exists(Exists {
+                subquery: subquery(plan),
+                negated,
+            }));
+        }
+        let count = datafusion::functions_aggregate::expr_fn::count(lit(1_i64)).alias(self.new_name("n"));
+        let counted = LogicalPlanBuilder::from(plan.as_ref().clone())
+            .aggregate(Vec::<Expr>::new(), vec![count])
+            .and_then(LogicalPlanBuilder::build)
+            .map_err(from_datafusion)?;
+        let count = Expr::ScalarSubquery(subquery(&Arc::new(counted)));
+        Ok(if negated {
+            count.eq(lit(0_i64))
+        } else {
+            count.gt(lit(0_i64))
+        })
     }
 
-    /// `x IN (…)` where it matters whether the answer is false or unknown.
-    fn lower_in_with_nulls(
+    /// `operand <function> column` inside the subquery, where the operand is an outer reference.
+    fn compare_operand(
         &self,
         call: &SubqueryCall,
         operand: &Expression,
+        function: Function,
+        level: usize,
+    ) -> Result<Expr> {
+        let op = comparison_operator(function).ok_or_else(|| SqlError::internal("a comparison is none"))?;
+        let column = Expr::Column(Column::from(call.plan.schema().qualified_field(0)));
+        let operand = self.lower_key(operand, level + 1)?;
+        Ok(Expr::BinaryExpr(BinaryExpr {
+            left: Box::new(operand),
+            op,
+            right: Box::new(column),
+        }))
+    }
+
+    /// `x IN (…)` where it matters whether the answer is false or unknown.
+    fn lower_any_with_nulls(
+        &self,
+        call: &SubqueryCall,
+        operand: &Expression,
+        function: Function,
         level: usize,
         place: Place,
     ) -> Result<Expr> {
         let column = Expr::Column(Column::from(call.plan.schema().qualified_field(0)));
-        let matched = exists(
-            &filter(&call.plan, self.equals_operand(call, operand, level)?)?,
+        if place == Place::Value && function != Function::Equal {
+            return self.lower_any_by_extremes(call, operand, function, level);
+        }
+        let matched = self.lower_exists(
+            &filter(&call.plan, self.compare_operand(call, operand, function, level)?)?,
             false,
             place,
         )?;
-        let unknown = Expr::Literal(ScalarValue::Boolean(None), None);
-        let mut branches = vec![(Box::new(matched), Box::new(lit(true)))];
         let operand_is_null = Expr::IsNull(Box::new(self.lower(operand, level)?));
-        branches.push((
-            Box::new(operand_is_null.and(exists(&call.plan, false, place)?)),
-            Box::new(unknown.clone()),
-        ));
+        let mut unknown = operand_is_null.and(self.lower_exists(&call.plan, false, place)?);
         if call.column_nullable {
             let null_row = filter(&call.plan, Expr::IsNull(Box::new(column)))?;
-            branches.push((Box::new(exists(&null_row, false, place)?), Box::new(unknown)));
+            unknown = unknown.or(self.lower_exists(&null_row, false, place)?);
         }
-        Ok(Expr::Case(datafusion::logical_expr::Case {
-            expr: None,
-            when_then_expr: branches,
-            else_expr: Some(Box::new(lit(false))),
-        }))
+        Ok(three_valued(matched, unknown))
     }
+
+    /// `x < ANY (…)` among values: DataFusion joins no subquery by an inequality there, but the smallest and the
+    /// largest row tell the answer.
+    fn lower_any_by_extremes(
+        &self,
+        call: &SubqueryCall,
+        operand: &Expression,
+        function: Function,
+        level: usize,
+    ) -> Result<Expr> {
+        use datafusion::functions_aggregate::expr_fn::{count, max, min};
+        let op = comparison_operator(function).ok_or_else(|| SqlError::internal("a comparison is none"))?;
+        let column = Expr::Column(Column::from(call.plan.schema().qualified_field(0)));
+        let scalar = |aggregate: Expr| {
+            let plan = LogicalPlanBuilder::from(call.plan.as_ref().clone())
+                .aggregate(Vec::<Expr>::new(), vec![aggregate.alias(self.new_name("x"))])
+                .and_then(LogicalPlanBuilder::build)
+                .map_err(from_datafusion)?;
+            Ok::<_, Box<SqlError>>(Expr::ScalarSubquery(subquery(&Arc::new(plan))))
+        };
+        let operand_key = self.lower_key(operand, level)?;
+        let compare = |extreme: Expr| {
+            Expr::BinaryExpr(BinaryExpr {
+                left: Box::new(operand_key.clone()),
+                op,
+                right: Box::new(extreme),
+            })
+        };
+        let matched = match function {
+            Function::Less | Function::LessOrEqual => compare(scalar(max(column.clone()))?),
+            Function::Greater | Function::GreaterOrEqual => compare(scalar(min(column.clone()))?),
+            _ => compare(scalar(min(column.clone()))?).or(compare(scalar(max(column.clone()))?)),
+        };
+        let (rows, values) = (scalar(count(lit(1_i64)))?, scalar(count(column))?);
+        let unknown = operand_key.is_null().and(rows.clone().gt(lit(0_i64))).or(values.lt(rows));
+        Ok(three_valued(matched, unknown))
+    }
+}
+
+/// True if it matched, NULL if it might have, else false. As one function, so that no optimiser takes it apart and
+/// repeats the subqueries in it.
+fn three_valued(matched: Expr, unknown: Expr) -> Expr {
+    let input = |index| Expression::input(index, SqlType::Boolean);
+    let expression = Expression::Case {
+        branches: vec![
+            (input(0), Expression::boolean(true)),
+            (input(1), Expression::null(SqlType::Boolean)),
+        ],
+        otherwise: Some(Box::new(Expression::boolean(false))),
+        sql_type: SqlType::Boolean,
+    };
+    call_expression(expression, vec![SqlType::Boolean, SqlType::Boolean], vec![matched, unknown], None)
 }
 
 /// A column of this level, or of a query around it.
@@ -336,27 +424,6 @@ fn subquery(plan: &Arc<LogicalPlan>) -> Subquery {
         outer_ref_columns: plan.all_out_ref_exprs(),
         spans: datafusion::common::Spans::new(),
     }
-}
-
-/// EXISTS; outside of filters DataFusion plans it only as a count.
-fn exists(plan: &Arc<LogicalPlan>, negated: bool, place: Place) -> Result<Expr> {
-    if place != Place::Value {
-        return Ok(Expr::Exists(Exists {
-            subquery: subquery(plan),
-            negated,
-        }));
-    }
-    let count = datafusion::functions_aggregate::expr_fn::count(lit(1_i64)).alias("n");
-    let counted = LogicalPlanBuilder::from(plan.as_ref().clone())
-        .aggregate(Vec::<Expr>::new(), vec![count])
-        .and_then(LogicalPlanBuilder::build)
-        .map_err(from_datafusion)?;
-    let count = Expr::ScalarSubquery(subquery(&Arc::new(counted)));
-    Ok(if negated {
-        count.eq(lit(0_i64))
-    } else {
-        count.gt(lit(0_i64))
-    })
 }
 
 fn filter(plan: &Arc<LogicalPlan>, condition: Expr) -> Result<Arc<LogicalPlan>> {

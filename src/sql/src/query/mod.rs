@@ -2,12 +2,12 @@
 //! names and types, to logical plans that DataFusion optimises and runs.
 
 pub(crate) mod aggregates;
-mod arrow;
+pub(crate) mod arrow;
 mod concatenate;
 mod errors;
 mod execute;
 mod from;
-mod functions;
+pub(crate) mod functions;
 mod grouping;
 mod lower;
 mod modification;
@@ -18,6 +18,7 @@ pub(crate) mod relation;
 mod select;
 mod series;
 mod set_operation;
+mod string_aggregate;
 mod subquery;
 pub(crate) mod windows;
 

@@ -12,7 +12,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::DataFusionError;
 use datafusion::datasource::{DefaultTableSource, TableType};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableSource};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableScan, TableSource};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
@@ -63,6 +63,12 @@ pub(crate) fn table_source(table: Arc<Table>, locking: Option<RowLocking>) -> Ar
         columns,
         schema,
     })))
+}
+
+/// The table of a scan in a logical plan, if it is one of ours.
+pub(crate) fn sharded_table(scan: &TableScan) -> Option<&ShardedTable> {
+    let source = scan.source.as_any().downcast_ref::<DefaultTableSource>()?;
+    source.table_provider.as_any().downcast_ref::<ShardedTable>()
 }
 
 impl ShardedTable {

@@ -13,7 +13,7 @@ use crate::bind::slots::ColumnSlot;
 use crate::bind::{Binder, ScopeColumn, ScopeRelation};
 use crate::plan::ResultColumn;
 
-/// A bound query. Its plan's columns are called `c0`, `c1`, …
+/// A bound query. Its plan's columns are called `o0`, `o1`, …
 #[derive(Clone, Debug)]
 pub(crate) struct Relation {
     pub(crate) plan: LogicalPlan,
@@ -41,9 +41,15 @@ pub(crate) struct CommonTable {
     pub(crate) relation: Arc<Relation>,
 }
 
-/// The name of a query's column in its plan.
+/// The name of a query's column in its plan. DataFusion moves columns of inner queries outwards to turn subqueries
+/// into joins, so no relation's columns may have names that a query's outputs have.
 pub(crate) fn output_name(index: usize) -> String {
-    format!("c{index}")
+    format!("o{index}")
+}
+
+/// The name of a column of a query in a FROM clause.
+pub(crate) fn name_in_relation(qualifier: &str, index: usize) -> String {
+    format!("{qualifier}_{index}")
 }
 
 /// Finishes a step of a plan.
@@ -82,7 +88,14 @@ impl Binder<'_> {
         alias: Option<&ast::TableAlias>,
     ) -> Result<(ScopeRelation, LogicalPlan)> {
         let qualifier = self.new_qualifier();
-        let plan = build(LogicalPlanBuilder::from(relation.plan).alias(qualifier.clone()))?;
+        let renamed: Vec<Expr> = (0..relation.columns.len())
+            .map(|index| Relation::column(index).alias(name_in_relation(&qualifier, index)))
+            .collect();
+        let plan = build(
+            LogicalPlanBuilder::from(relation.plan)
+                .project(renamed)
+                .and_then(|builder| builder.alias(qualifier.clone())),
+        )?;
         let level = self.scopes.len();
         let mut columns: Vec<ScopeColumn> = relation
             .columns
@@ -92,7 +105,7 @@ impl Binder<'_> {
                 let slot = self.slots.add_column(ColumnSlot {
                     level,
                     qualifier: Some(qualifier.clone()),
-                    column: output_name(index),
+                    column: name_in_relation(&qualifier, index),
                     sql_type: column.sql_type.clone(),
                     nullable: column.nullable,
                     display: format!("{name}.{}", column.name),

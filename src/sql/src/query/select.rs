@@ -178,6 +178,9 @@ impl Binder<'_> {
         if select.top.is_some() || select.qualify.is_some() || !select.lateral_views.is_empty() {
             return Err(SqlError::new(SqlState::SYNTAX_ERROR, "syntax error in SELECT"));
         }
+        if let Some(empty) = crate::system_tables::empty_select(select)? {
+            return Ok(empty);
+        }
         let from = self.bind_from(&select.from, locks)?;
         self.scopes.push(from.scope);
         let bound = self.bind_select_in_scope(select, order, limits, from.plan, locks);

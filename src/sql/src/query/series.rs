@@ -22,6 +22,8 @@ use super::arrow::data_type;
 use super::relation::{Relation, RelationColumn, build, output_name};
 use crate::bind::Binder;
 
+/// The name of the only column in plans.
+const COLUMN: &str = "number";
 /// Numbers of one batch.
 const BATCH_ROWS: i64 = 8_192;
 
@@ -70,7 +72,7 @@ impl Binder<'_> {
             (Some(start), Some(stop), Some(step)) => (start, stop, step),
             _ => (1, 0, 1),
         };
-        let field = Field::new(output_name(0), data_type(&sql_type), false);
+        let field = Field::new(COLUMN, data_type(&sql_type), false);
         let schema = Arc::new(Schema::new(vec![field]));
         let series = Series {
             start,
@@ -83,7 +85,7 @@ impl Binder<'_> {
         let qualifier = self.new_qualifier();
         let plan = build(
             LogicalPlanBuilder::scan(qualifier.clone(), source, None).and_then(|builder| {
-                let column = datafusion::common::Column::new(Some(qualifier), output_name(0));
+                let column = datafusion::common::Column::new(Some(qualifier), COLUMN);
                 builder.project(vec![Expr::Column(column).alias(output_name(0))])
             }),
         )?;

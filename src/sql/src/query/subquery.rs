@@ -24,15 +24,19 @@ impl Binder<'_> {
             ));
         };
         let sql_type = column.sql_type.clone();
-        // The aggregate makes sure of a single row: none is NULL, a second one fails.
-        let single = aggregate_udf(
-            AggregateFunction::SingleRow,
-            vec![sql_type.clone()],
-            sql_type.clone(),
-            false,
-        );
-        let value = single.call(vec![Relation::column(0)]).alias("value");
-        let plan = build(LogicalPlanBuilder::from(relation.plan).aggregate(Vec::<Expr>::new(), vec![value]))?;
+        let plan = if relation.plan.max_rows() == Some(1) {
+            relation.plan
+        } else {
+            // The aggregate makes sure of a single row: none is NULL, a second one fails.
+            let single = aggregate_udf(
+                AggregateFunction::SingleRow,
+                vec![sql_type.clone()],
+                sql_type.clone(),
+                false,
+            );
+            let value = single.call(vec![Relation::column(0)]).alias("value");
+            build(LogicalPlanBuilder::from(relation.plan).aggregate(Vec::<Expr>::new(), vec![value]))?
+        };
         Ok(self.add_subquery(SubqueryKind::Scalar, plan, true, sql_type))
     }
 
@@ -45,6 +49,16 @@ impl Binder<'_> {
 
     /// `operand IN (SELECT …)`
     pub(crate) fn bind_in_subquery(&mut self, operand: &ast::Expr, query: &ast::Query) -> Result<Expression> {
+        self.bind_any_subquery(operand, "=", query)
+    }
+
+    /// `operand <operator> ANY (SELECT …)`
+    pub(crate) fn bind_any_subquery(
+        &mut self,
+        operand: &ast::Expr,
+        operator: &str,
+        query: &ast::Query,
+    ) -> Result<Expression> {
         let operand = self.bind_expression(operand)?;
         let wanted = [operand.sql_type()];
         let relation = self.bind_query(query, (wanted[0] != SqlType::Unknown).then_some(&wanted))?;
@@ -64,11 +78,24 @@ impl Binder<'_> {
             }
         };
         let nullable = column.nullable;
-        // Both sides are brought to the type that `=` compares them in.
+        // Both sides are brought to the type that they are compared in.
         let input = Expression::input(usize::MAX, column.sql_type.clone());
-        let Expression::Call { mut arguments, .. } = resolve_operator("=", Some(operand), input)? else {
-            return Err(SqlError::internal("a comparison is none"));
+        let comparison = resolve_operator(operator, Some(operand), input)?;
+        let Expression::Call {
+            function,
+            mut arguments,
+            ..
+        } = comparison
+        else {
+            return Err(SqlError::unsupported(format_args!(
+                "operator {operator} with ANY or ALL of a subquery"
+            )));
         };
+        if !function.is_comparison() {
+            return Err(SqlError::unsupported(format_args!(
+                "operator {operator} with ANY or ALL of a subquery"
+            )));
+        }
         let (Some(value), Some(operand)) = (arguments.pop(), arguments.pop()) else {
             return Err(SqlError::internal("a comparison without two sides"));
         };
@@ -77,7 +104,12 @@ impl Binder<'_> {
         let column = self.cast_output(Relation::column(0), &relation.columns[0].sql_type, &compared)?;
         let column = comparison_key(column, &compared).alias(output_name(0));
         let plan = build(LogicalPlanBuilder::from(relation.plan).project(vec![column]))?;
-        Ok(self.add_subquery(SubqueryKind::In(operand), plan, nullable, SqlType::Boolean))
+        Ok(self.add_subquery(
+            SubqueryKind::Any(operand, function),
+            plan,
+            nullable,
+            SqlType::Boolean,
+        ))
     }
 
     fn add_subquery(

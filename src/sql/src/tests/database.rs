@@ -204,7 +204,20 @@ impl Database {
         sql: &str,
         parameters: &[Datum],
     ) -> std::result::Result<Vec<String>, String> {
-        let describe = |error: Box<SqlError>| format!("{}: {}", error.state.0, error.message);
+        let describe = |error: Box<SqlError>| {
+            // What the engine said matters only where it should not have said anything.
+            let detail = if error.state == SqlState::INTERNAL_ERROR {
+                error.detail.clone()
+            } else {
+                None
+            };
+            format!(
+                "{}: {}{}",
+                error.state.0,
+                error.message,
+                detail.unwrap_or_default()
+            )
+        };
         let mut statements = crate::parse(sql).map_err(describe)?;
         match self.run(&statements.remove(0), parameters).map_err(describe)? {
             Answer::Rows { rows, types, .. } => Ok(rows.iter().map(|row| print_row(row, &types)).collect()),
@@ -221,6 +234,25 @@ impl Database {
         match self.query_with(sql, &[]) {
             Err(error) => error,
             Ok(rows) => panic!("{sql} succeeds: {rows:?}"),
+        }
+    }
+
+    /// The plan of a query, logical and physical, to look at.
+    #[allow(dead_code)]
+    pub(super) fn show(&self, sql: &str) -> String {
+        match self.analyze(sql, &[]) {
+            Ok(Statement {
+                plan: Plan::Query(query),
+                ..
+            }) => {
+                let access = Arc::new(Access(self.rows.clone()));
+                format!(
+                    "{query:?}\n{}",
+                    futures::executor::block_on(query.physical(access))
+                )
+            }
+            Ok(_) => "no query".to_owned(),
+            Err(error) => format!("{error:?}"),
         }
     }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod analysis;
+mod catalogs;
 mod database;
 mod queries;
 

@@ -30,7 +30,7 @@ impl Binder<'_> {
         shards: &ShardClauses,
     ) -> Result<Bound> {
         reject_odd_clauses(create)?;
-        let (schema, name) = self.new_name(&create.name)?;
+        let (schema, name) = self.name_to_create(&create.name)?;
         if !create.if_not_exists && self.relation_exists(&schema, &name) {
             return Err(duplicate_relation(&name));
         }

@@ -102,7 +102,7 @@ impl Binder<'_> {
     }
 
     /// Schema and name of something that is about to be created.
-    fn new_name(&self, name: &ast::ObjectName) -> Result<(String, String)> {
+    fn name_to_create(&self, name: &ast::ObjectName) -> Result<(String, String)> {
         let (schema, plain) = split_name(name)?;
         let schemas = &self.context.catalog.schemas;
         let schema = match schema {
