@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use datafusion::arrow::datatypes::{DataType, Field};
-use datafusion::common::{Column, ScalarValue};
+use datafusion::common::Column;
 use datafusion::logical_expr::expr::{BinaryExpr, Exists, InList, InSubquery, Placeholder};
 use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit};
 use neorunbase_expression::{Expression, Function};
@@ -378,7 +378,10 @@ impl Binder<'_> {
             _ => compare(scalar(min(column.clone()))?).or(compare(scalar(max(column.clone()))?)),
         };
         let (rows, values) = (scalar(count(lit(1_i64)))?, scalar(count(column))?);
-        let unknown = operand_key.is_null().and(rows.clone().gt(lit(0_i64))).or(values.lt(rows));
+        let unknown = operand_key
+            .is_null()
+            .and(rows.clone().gt(lit(0_i64)))
+            .or(values.lt(rows));
         Ok(three_valued(matched, unknown))
     }
 }
@@ -395,7 +398,12 @@ fn three_valued(matched: Expr, unknown: Expr) -> Expr {
         otherwise: Some(Box::new(Expression::boolean(false))),
         sql_type: SqlType::Boolean,
     };
-    call_expression(expression, vec![SqlType::Boolean, SqlType::Boolean], vec![matched, unknown], None)
+    call_expression(
+        expression,
+        vec![SqlType::Boolean, SqlType::Boolean],
+        vec![matched, unknown],
+        None,
+    )
 }
 
 /// A column of this level, or of a query around it.

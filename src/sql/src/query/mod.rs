@@ -6,6 +6,7 @@ pub(crate) mod arrow;
 mod concatenate;
 mod errors;
 mod execute;
+mod first_row;
 mod from;
 pub(crate) mod functions;
 mod grouping;

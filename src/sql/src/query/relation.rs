@@ -88,14 +88,14 @@ impl Binder<'_> {
         alias: Option<&ast::TableAlias>,
     ) -> Result<(ScopeRelation, LogicalPlan)> {
         let qualifier = self.new_qualifier();
+        // A projection rather than an alias: filters that DataFusion pulls out of subqueries get lost in aliases.
         let renamed: Vec<Expr> = (0..relation.columns.len())
-            .map(|index| Relation::column(index).alias(name_in_relation(&qualifier, index)))
+            .map(|index| {
+                let name = name_in_relation(&qualifier, index);
+                Relation::column(index).alias_qualified(Some(qualifier.clone()), name)
+            })
             .collect();
-        let plan = build(
-            LogicalPlanBuilder::from(relation.plan)
-                .project(renamed)
-                .and_then(|builder| builder.alias(qualifier.clone())),
-        )?;
+        let plan = build(LogicalPlanBuilder::from(relation.plan).project(renamed))?;
         let level = self.scopes.len();
         let mut columns: Vec<ScopeColumn> = relation
             .columns

@@ -197,15 +197,9 @@ impl Binder<'_> {
         locks: &Locks,
     ) -> Result<Relation> {
         let level = self.scopes.len() - 1;
-        if let Some(filter) = self.bind_where(select.selection.as_ref())? {
-            let parts = self.lower_filter(&filter, level)?;
-            plan = parts
-                .into_iter()
-                .reduce(Expr::and)
-                .map_or(Ok(plan.clone()), |condition| {
-                    build(LogicalPlanBuilder::from(plan).filter(condition))
-                })?;
-        }
+        // Only this SELECT may hand conditions to the query around it, not those inside it.
+        let mut handed_out = self.outer_conditions.take();
+        let filter = self.bind_where(select.selection.as_ref())?;
         self.named_windows.push(select.named_window.clone());
         let bound = self.bind_select_list(select, order);
         self.named_windows.pop();
@@ -248,6 +242,29 @@ impl Binder<'_> {
         let mut having = having;
         let grouped =
             !keys.is_empty() || having.is_some() || values.iter().any(|value| self.has_aggregate(value));
+        if let Some(filter) = filter {
+            let mut conjuncts = filter.into_conjuncts();
+            if let Some(handed_out) = &mut handed_out
+                && !grouped
+            {
+                let outer = |conjunct: &mut Expression| {
+                    let inputs = conjunct.inputs();
+                    let of_outer = |slot: &usize| {
+                        self.slots
+                            .column(*slot)
+                            .is_some_and(|column| column.level < level)
+                    };
+                    !inputs.is_empty() && inputs.iter().all(of_outer)
+                };
+                handed_out.extend(conjuncts.extract_if(.., outer));
+            }
+            if let Some(filter) = Expression::conjunction(conjuncts)
+                && let Some(condition) = self.lower_filter(&filter, level)?.into_iter().reduce(Expr::and)
+            {
+                plan = build(LogicalPlanBuilder::from(plan).filter(condition))?;
+            }
+        }
+        self.outer_conditions = handed_out;
         if grouped {
             if !locks.is_empty() {
                 return Err(SqlError::new(

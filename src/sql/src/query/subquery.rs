@@ -16,7 +16,11 @@ use crate::bind::slots::{Slot, SubqueryCall, SubqueryKind};
 impl Binder<'_> {
     /// `(SELECT …)` as a value.
     pub(crate) fn bind_scalar_subquery(&mut self, query: &ast::Query) -> Result<Expression> {
-        let relation = self.bind_query(query, None)?;
+        // Conditions on outer columns alone decide about the whole subquery: they are taken out of it.
+        let before = self.outer_conditions.replace(Vec::new());
+        let bound = self.bind_query(query, None);
+        let outer_conditions = std::mem::replace(&mut self.outer_conditions, before).unwrap_or_default();
+        let relation = bound?;
         let [column] = relation.columns.as_slice() else {
             return Err(SqlError::new(
                 SqlState::SYNTAX_ERROR,
@@ -24,20 +28,32 @@ impl Binder<'_> {
             ));
         };
         let sql_type = column.sql_type.clone();
-        let plan = if relation.plan.max_rows() == Some(1) {
-            relation.plan
+        let correlated = !relation.plan.all_out_ref_exprs().is_empty();
+        let first = if correlated {
+            super::first_row::first_row_plan(&relation.plan)?
         } else {
-            // The aggregate makes sure of a single row: none is NULL, a second one fails.
-            let single = aggregate_udf(
-                AggregateFunction::SingleRow,
-                vec![sql_type.clone()],
-                sql_type.clone(),
-                false,
-            );
-            let value = single.call(vec![Relation::column(0)]).alias("value");
-            build(LogicalPlanBuilder::from(relation.plan).aggregate(Vec::<Expr>::new(), vec![value]))?
+            None
         };
-        Ok(self.add_subquery(SubqueryKind::Scalar, plan, true, sql_type))
+        let plan = match first {
+            Some(first) => first,
+            None if relation.plan.max_rows() == Some(1) => relation.plan,
+            None => {
+                // The aggregate makes sure of a single row: none is NULL, a second one fails.
+                let types = vec![sql_type.clone()];
+                let single = aggregate_udf(AggregateFunction::SingleRow, types, sql_type.clone(), false);
+                let value = single.call(vec![Relation::column(0)]).alias("value");
+                build(LogicalPlanBuilder::from(relation.plan).aggregate(Vec::<Expr>::new(), vec![value]))?
+            }
+        };
+        let value = self.add_subquery(SubqueryKind::Scalar, plan, true, sql_type.clone());
+        Ok(match Expression::conjunction(outer_conditions) {
+            None => value,
+            Some(condition) => Expression::Case {
+                branches: vec![(condition, value)],
+                otherwise: None,
+                sql_type,
+            },
+        })
     }
 
     /// `EXISTS (SELECT …)`

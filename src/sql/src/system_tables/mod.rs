@@ -7,6 +7,7 @@ mod functions;
 mod information_schema;
 mod pg_catalog;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use datafusion::arrow::array::RecordBatch;
@@ -67,7 +68,13 @@ pub(crate) fn relation(
 
 fn relation_of(columns: &[(String, SqlType)], rows: &[Vec<Datum>]) -> Result<Relation> {
     // Rows come from a table whose columns have names of their own; of no rows there is no table.
-    let name = |index: usize| if rows.is_empty() { output_name(index) } else { format!("s{index}") };
+    let name = |index: usize| {
+        if rows.is_empty() {
+            output_name(index)
+        } else {
+            format!("s{index}")
+        }
+    };
     let fields: Vec<Field> = columns
         .iter()
         .enumerate()
@@ -100,9 +107,7 @@ fn relation_of(columns: &[(String, SqlType)], rows: &[Vec<Datum>]) -> Result<Rel
         let table = MemTable::try_new(schema, vec![vec![batch]]).map_err(SqlError::internal)?;
         let source = Arc::new(DefaultTableSource::new(Arc::new(table)));
         let outputs: Vec<Expr> = (0..columns.len())
-            .map(|index| {
-                Expr::Column(PlanColumn::new(Some("system"), name(index))).alias(output_name(index))
-            })
+            .map(|index| Expr::Column(PlanColumn::new(Some("system"), name(index))).alias(output_name(index)))
             .collect();
         build(LogicalPlanBuilder::scan("system", source, None).and_then(|builder| builder.project(outputs)))?
     };
@@ -161,18 +166,38 @@ fn is_always_empty(factor: &TableFactor) -> bool {
     }
 }
 
+/// Whether the SELECT itself aggregates, rather than a query inside of it.
 fn has_aggregate(select: &Select) -> bool {
-    use std::ops::ControlFlow;
-    ast::visit_expressions(&select.projection, |expression: &ast::Expr| match expression {
-        ast::Expr::Function(function)
-            if crate::bind::split_name(&function.name)
-                .is_ok_and(|(_, name)| AggregateFunction::from_name(&name).is_some()) =>
-        {
-            ControlFlow::Break(())
+    struct Finder {
+        depth: usize,
+    }
+    impl ast::Visitor for Finder {
+        type Break = ();
+
+        fn pre_visit_query(&mut self, _query: &ast::Query) -> ControlFlow<()> {
+            self.depth += 1;
+            ControlFlow::Continue(())
         }
-        _ => ControlFlow::Continue(()),
-    })
-    .is_break()
+
+        fn post_visit_query(&mut self, _query: &ast::Query) -> ControlFlow<()> {
+            self.depth -= 1;
+            ControlFlow::Continue(())
+        }
+
+        fn pre_visit_expr(&mut self, expression: &ast::Expr) -> ControlFlow<()> {
+            let ast::Expr::Function(function) = expression else {
+                return ControlFlow::Continue(());
+            };
+            let name = crate::bind::split_name(&function.name);
+            let aggregate = name.is_ok_and(|(_, name)| AggregateFunction::from_name(&name).is_some());
+            if aggregate && self.depth == 0 {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        }
+    }
+    ast::Visit::visit(&select.projection, &mut Finder { depth: 0 }).is_break()
 }
 
 /// The oid of a schema.

@@ -302,6 +302,14 @@ fn answers_agree_with_postgresql() {
             "select string_agg(s, ',' order by id desc), string_agg(s, '-' order by s), string_agg(distinct c, '' order by c) from t",
             &["four,two,one|four-one-two|xy"],
         ),
+        (
+            "select id, (select v from u where u.t_id = t.id order by v desc limit 1) from t order by id",
+            &["1|b", "2|c", "3|", "4|"],
+        ),
+        (
+            "select id, (select v from u where u.id = t.id and t.a = 10) from t order by id",
+            &["1|a", "2|", "3|", "4|d"],
+        ),
         ("select 1 where false", &[]),
         (
             "select 1 + 1, 'a' || 'b', 7 / 2, 7 % 4, 2 ^ 3, 1.0 / 3",
