@@ -123,8 +123,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) scopes: Vec<Scope>,
     /// Common table expressions in sight, innermost last.
     pub(crate) tables_in_sight: Vec<crate::query::CommonTable>,
-    /// Conditions of a scalar subquery that are about the query around it only, while one is bound.
-    pub(crate) outer_conditions: Option<Vec<neorunbase_expression::Expression>>,
+    /// While the SELECT of a scalar subquery is bound: what it hands to the query around it.
+    pub(crate) scalar: Option<crate::query::ScalarParts>,
     /// WINDOW clauses of the queries around.
     pub(crate) named_windows: Vec<Vec<ast::NamedWindowDefinition>>,
     /// Where aggregates and window functions may not stand; `None` where they may.
@@ -146,7 +146,7 @@ impl<'a> Binder<'a> {
             slots: Slots::default(),
             scopes: Vec::new(),
             tables_in_sight: Vec::new(),
-            outer_conditions: None,
+            scalar: None,
             named_windows: Vec::new(),
             forbidden_in: Some("this context"),
             next_qualifier: Cell::new(0),

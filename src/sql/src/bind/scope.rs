@@ -115,6 +115,12 @@ pub(crate) fn resolve<'a>(scopes: &'a [Scope], parts: &[Ident]) -> Result<&'a Ex
                 return Ok(found);
             }
         }
+        if scopes
+            .iter()
+            .any(|scope| scope.relations.iter().any(|relation| relation.name == column))
+        {
+            return Err(SqlError::unsupported("a whole row as a value").with_hint("Name its columns."));
+        }
         return Err(SqlError::new(
             SqlState::UNDEFINED_COLUMN,
             format!("column \"{column}\" does not exist"),

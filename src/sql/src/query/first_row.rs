@@ -19,7 +19,7 @@ use super::errors::from_datafusion;
 use super::relation::build;
 
 /// Rewrites a correlated plan that ends in `LIMIT 1`; any other plan stays `None`.
-pub(super) fn first_row_plan(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> {
+pub(super) fn first_row_plan(plan: &LogicalPlan, name: String) -> Result<Option<LogicalPlan>> {
     let (value, limited) = match plan {
         LogicalPlan::Projection(projection) => match projection.expr.as_slice() {
             [Expr::Column(column)] => (column.clone(), projection.input.as_ref()),
@@ -52,9 +52,7 @@ pub(super) fn first_row_plan(plan: &LogicalPlan) -> Result<Option<LogicalPlan>> 
         order: keys.iter().map(|key| (key.asc, key.nulls_first)).collect(),
         signature: Signature::exact(types, Volatility::Immutable),
     };
-    let call = AggregateUDF::new_from_impl(function)
-        .call(arguments)
-        .alias("value");
+    let call = AggregateUDF::new_from_impl(function).call(arguments).alias(name);
     build(LogicalPlanBuilder::from(input.clone()).aggregate(Vec::<Expr>::new(), vec![call])).map(Some)
 }
 

@@ -6,7 +6,7 @@ use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder, lit};
 use neorunbase_expression::Expression;
 use neorunbase_types::{Result, SqlError, SqlState, SqlType};
 
-use super::aggregates::{AggregateFunction, aggregate_udf};
+use super::aggregates::{AggregateFunction, aggregate_udf, tally_udf};
 use super::functions::{comparison_key, prints_differently};
 use super::relation::{Relation, RelationColumn, build, output_name};
 use super::string_aggregate::{OrderKey, string_aggregate};
@@ -99,8 +99,21 @@ impl Grouping {
         })
     }
 
-    /// Adds the projection of keys and arguments, and the aggregation.
-    pub(crate) fn aggregate(&self, binder: &Binder<'_>, input: LogicalPlan) -> Result<LogicalPlan> {
+    /// The slots that stand for the aggregates' results, and whether the result is a count.
+    pub(crate) fn results(&self) -> Vec<(SlotId, bool)> {
+        self.aggregates
+            .iter()
+            .map(|(_, call, result)| (*result, call.function == AggregateFunction::Count))
+            .collect()
+    }
+
+    /// Adds the projection of keys and arguments, and the aggregation. `tally`: counts are called so.
+    pub(crate) fn aggregate(
+        &self,
+        binder: &Binder<'_>,
+        input: LogicalPlan,
+        tally: bool,
+    ) -> Result<LogicalPlan> {
         let (mut projection, mut groups, mut calls) = (Vec::new(), Vec::new(), Vec::new());
         let lower = |value: &Expression| binder.lower(value, self.level);
         for (index, (key, slot)) in self.keys.iter().enumerate() {
@@ -145,7 +158,8 @@ impl Grouping {
                 });
             }
             let filter = match &call.filter {
-                Some(filter) => Some(Box::new(argument("f", lower(filter)?))),
+                // NULL must not count as true, which some of DataFusion's accumulators take it for.
+                Some(filter) => Some(Box::new(argument("f", lower(&is_true(filter))?))),
                 None => None,
             };
             // The order matters to one function only, which gets the keys as arguments.
@@ -173,6 +187,7 @@ impl Grouping {
             };
             let function = match call.function {
                 AggregateFunction::StringAgg => string_aggregate(order),
+                AggregateFunction::Count if tally => tally_udf(types),
                 function => aggregate_udf(function, types, call.sql_type.clone(), call.distinct),
             };
             let name = computed_name(binder, *slot)?;
@@ -345,6 +360,15 @@ fn computed_name(binder: &Binder<'_>, slot: SlotId) -> Result<String> {
         .column(slot)
         .map(|column| column.column.clone())
         .ok_or_else(|| SqlError::internal("a computed column has no name"))
+}
+
+/// `condition IS TRUE`
+pub(crate) fn is_true(condition: &Expression) -> Expression {
+    Expression::IsBoolean {
+        argument: Box::new(condition.clone()),
+        value: Some(true),
+        negated: false,
+    }
 }
 
 /// A projection must not name a column twice.

@@ -11,9 +11,11 @@ use datafusion::logical_expr::{Cast, Expr, LogicalPlan, LogicalPlanBuilder, Oper
 use neorunbase_expression::{Expression, Function};
 use neorunbase_types::{Result, SqlError, SqlType};
 
+use super::aggregates::tally_udf;
 use super::arrow::{data_type, scalar};
 use super::errors::from_datafusion;
 use super::functions::{call_expression, comparison_key, needs_key};
+use super::grouping::is_true;
 use crate::bind::Binder;
 use crate::bind::slots::{ColumnSlot, Slot, SubqueryCall, SubqueryKind};
 
@@ -66,7 +68,10 @@ impl Binder<'_> {
     }
 
     fn lower_at(&self, expression: &Expression, level: usize, place: Place) -> Result<Expr> {
-        if !self.is_native(expression) && !self.holds_condition_subquery(expression) {
+        // DataFusion's logical and physical plans do not agree whether IS TRUE may be NULL: it stays in filters.
+        let truth_test = matches!(expression, Expression::IsBoolean { .. }) && place == Place::Value;
+        let native = self.is_native(expression) && !truth_test;
+        if !native && !self.holds_condition_subquery(expression) {
             return self.lower_call(expression, level, place.nested());
         }
         let nested = place.nested();
@@ -287,17 +292,29 @@ impl Binder<'_> {
                 negated,
             }));
         }
-        let count = datafusion::functions_aggregate::expr_fn::count(lit(1_i64)).alias(self.new_name("n"));
+        let count = tally_udf(Vec::new())
+            .call(vec![lit(1_i64)])
+            .alias(self.new_name("n"));
         let counted = LogicalPlanBuilder::from(plan.as_ref().clone())
             .aggregate(Vec::<Expr>::new(), vec![count])
             .and_then(LogicalPlanBuilder::build)
             .map_err(from_datafusion)?;
-        let count = Expr::ScalarSubquery(subquery(&Arc::new(counted)));
-        Ok(if negated {
-            count.eq(lit(0_i64))
+        // Nothing is counted as zero, or as NULL where the subquery became an outer join.
+        let some = is_true(&Expression::Call {
+            function: Function::Greater,
+            arguments: vec![
+                Expression::input(0, SqlType::BigInt),
+                Expression::literal(neorunbase_types::Datum::BigInt(0), SqlType::BigInt),
+            ],
+            sql_type: SqlType::Boolean,
+        });
+        let answer = if negated {
+            Expression::Not(Box::new(some))
         } else {
-            count.gt(lit(0_i64))
-        })
+            some
+        };
+        let count = Expr::ScalarSubquery(subquery(&Arc::new(counted)));
+        Ok(call_expression(answer, vec![SqlType::BigInt], vec![count], None))
     }
 
     /// `operand <function> column` inside the subquery, where the operand is an outer reference.

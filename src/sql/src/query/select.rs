@@ -6,12 +6,14 @@ use datafusion::common::Column;
 use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
 use neorunbase_expression::{Expression, coerce};
 use neorunbase_types::{CastContext, Result, SqlError, SqlState, SqlType};
-use sqlparser::ast::{self, Distinct, LimitClause, OrderByKind, Query, Select, SetExpr};
+use sqlparser::ast::{self, Distinct, OrderByKind, Query, Select, SetExpr};
 
 use super::from::Locks;
 use super::grouping::Grouping;
-use super::lower::{Place, parameter, sort_value};
+use super::lower::sort_value;
+use super::order::{Limits, output_by_name_or_number};
 use super::relation::{CommonTable, Relation, RelationColumn, build, output_name};
+use super::subquery::{ScalarAggregates, ScalarParts};
 use crate::bind::slots::{Slot, SortKey};
 use crate::bind::{Binder, Output, coerce_unknown_to_text, sort_key};
 
@@ -21,13 +23,6 @@ enum Order {
     Output(usize, SortKey),
     /// An expression over the input.
     Input(SortKey),
-}
-
-/// Skip and fetch of a query.
-#[derive(Default)]
-struct Limits {
-    skip: Option<Expression>,
-    fetch: Option<Expression>,
 }
 
 impl Binder<'_> {
@@ -54,15 +49,15 @@ impl Binder<'_> {
     fn bind_query_with_tables(&mut self, query: &Query) -> Result<Relation> {
         if let Some(with) = &query.with {
             for table in &with.cte_tables {
-                if with.recursive && mentions(&table.query, &table.alias.name.value) {
-                    return Err(SqlError::unsupported("WITH RECURSIVE"));
-                }
-                let mut relation = self.bind_query(&table.query, None)?;
-                for (column, new) in relation.columns.iter_mut().zip(&table.alias.columns) {
-                    column.name.clone_from(&new.name.value);
-                }
+                let name = &table.alias.name.value;
+                let mut relation = if with.recursive && super::recursive::mentions(&table.query, name) {
+                    self.bind_recursive(&table.query, name, &table.alias)?
+                } else {
+                    self.bind_query(&table.query, None)?
+                };
+                super::recursive::rename(&mut relation, &table.alias)?;
                 self.tables_in_sight.push(CommonTable {
-                    name: table.alias.name.value.clone(),
+                    name: name.clone(),
                     relation: Arc::new(relation),
                 });
             }
@@ -122,49 +117,6 @@ impl Binder<'_> {
         }
     }
 
-    fn bind_limits(&mut self, query: &Query) -> Result<Limits> {
-        let mut limits = Limits::default();
-        match &query.limit_clause {
-            None => {}
-            Some(LimitClause::LimitOffset {
-                limit,
-                offset,
-                limit_by,
-            }) => {
-                if !limit_by.is_empty() {
-                    return Err(SqlError::new(
-                        SqlState::SYNTAX_ERROR,
-                        "syntax error at or near \"BY\"",
-                    ));
-                }
-                limits.fetch = limit
-                    .as_ref()
-                    .map(|limit| self.bind_limit(limit, "LIMIT"))
-                    .transpose()?;
-                limits.skip = offset
-                    .as_ref()
-                    .map(|offset| self.bind_limit(&offset.value, "OFFSET"))
-                    .transpose()?;
-            }
-            Some(LimitClause::OffsetCommaLimit { .. }) => {
-                return Err(
-                    SqlError::new(SqlState::SYNTAX_ERROR, "LIMIT #,# syntax is not supported")
-                        .with_hint("Use separate LIMIT and OFFSET clauses."),
-                );
-            }
-        }
-        if let Some(fetch) = &query.fetch {
-            if fetch.with_ties || fetch.percent {
-                return Err(SqlError::unsupported("FETCH … WITH TIES"));
-            }
-            limits.fetch = Some(match &fetch.quantity {
-                Some(quantity) => self.bind_limit(quantity, "LIMIT")?,
-                None => Expression::literal(neorunbase_types::Datum::BigInt(1), SqlType::BigInt),
-            });
-        }
-        Ok(limits)
-    }
-
     fn bind_select(
         &mut self,
         select: &Select,
@@ -181,10 +133,13 @@ impl Binder<'_> {
         if let Some(empty) = crate::system_tables::empty_select(select)? {
             return Ok(empty);
         }
+        // Only this SELECT may hand parts of itself out, not those inside it.
+        let mut scalar = self.scalar.take();
         let from = self.bind_from(&select.from, locks)?;
         self.scopes.push(from.scope);
-        let bound = self.bind_select_in_scope(select, order, limits, from.plan, locks);
+        let bound = self.bind_select_in_scope(select, order, limits, from.plan, locks, &mut scalar);
         self.scopes.pop();
+        self.scalar = scalar;
         bound
     }
 
@@ -195,10 +150,9 @@ impl Binder<'_> {
         limits: Limits,
         mut plan: datafusion::logical_expr::LogicalPlan,
         locks: &Locks,
+        scalar: &mut Option<ScalarParts>,
     ) -> Result<Relation> {
         let level = self.scopes.len() - 1;
-        // Only this SELECT may hand conditions to the query around it, not those inside it.
-        let mut handed_out = self.outer_conditions.take();
         let filter = self.bind_where(select.selection.as_ref())?;
         self.named_windows.push(select.named_window.clone());
         let bound = self.bind_select_list(select, order);
@@ -242,10 +196,19 @@ impl Binder<'_> {
         let mut having = having;
         let grouped =
             !keys.is_empty() || having.is_some() || values.iter().any(|value| self.has_aggregate(value));
+        // A lone aggregate: its subquery can be taken apart.
+        let single = grouped
+            && keys.is_empty()
+            && having.is_none()
+            && values.len() == 1
+            && limits.is_none()
+            && order.is_empty()
+            && select.distinct.is_none()
+            && !values.iter().any(|value| self.has_window(value));
         if let Some(filter) = filter {
             let mut conjuncts = filter.into_conjuncts();
-            if let Some(handed_out) = &mut handed_out
-                && !grouped
+            if let Some(scalar) = scalar
+                && (single || !grouped)
             {
                 let outer = |conjunct: &mut Expression| {
                     let inputs = conjunct.inputs();
@@ -256,7 +219,7 @@ impl Binder<'_> {
                     };
                     !inputs.is_empty() && inputs.iter().all(of_outer)
                 };
-                handed_out.extend(conjuncts.extract_if(.., outer));
+                scalar.conditions.extend(conjuncts.extract_if(.., outer));
             }
             if let Some(filter) = Expression::conjunction(conjuncts)
                 && let Some(condition) = self.lower_filter(&filter, level)?.into_iter().reduce(Expr::and)
@@ -264,7 +227,6 @@ impl Binder<'_> {
                 plan = build(LogicalPlanBuilder::from(plan).filter(condition))?;
             }
         }
-        self.outer_conditions = handed_out;
         if grouped {
             if !locks.is_empty() {
                 return Err(SqlError::new(
@@ -273,10 +235,23 @@ impl Binder<'_> {
                 ));
             }
             let all = values.iter().map(|value| &**value).chain(having.as_ref());
+            let has_conditions = scalar
+                .as_ref()
+                .is_some_and(|scalar| !scalar.conditions.is_empty());
+            let correlated = has_conditions || !plan.all_out_ref_exprs().is_empty();
+            let apart = single && scalar.is_some() && correlated;
             let grouping = Grouping::plan(self, keys, all, level)?;
-            plan = grouping.aggregate(self, plan)?;
+            plan = grouping.aggregate(self, plan, apart)?;
             for value in values {
                 *value = grouping.regroup(self, value)?;
+            }
+            if apart && let (Some(scalar), [output]) = (scalar, outputs.as_slice()) {
+                let (plan, value) = (plan.clone(), output.value.clone());
+                scalar.aggregates = Some(ScalarAggregates {
+                    plan,
+                    value,
+                    results: grouping.results(),
+                });
             }
             if let Some(having) = &mut having {
                 *having = grouping.regroup(self, having)?;
@@ -452,76 +427,6 @@ impl Binder<'_> {
         Ok(Relation { plan, columns })
     }
 
-    fn limit(
-        &self,
-        plan: datafusion::logical_expr::LogicalPlan,
-        limits: Limits,
-    ) -> Result<datafusion::logical_expr::LogicalPlan> {
-        if limits.skip.is_none() && limits.fetch.is_none() {
-            return Ok(plan);
-        }
-        let lower = |limit: Option<Expression>| match limit {
-            None => Ok(None),
-            Some(Expression::Parameter { index, .. }) => Ok(Some(parameter(
-                &(index + 1).to_string(),
-                datafusion::arrow::datatypes::DataType::Int64,
-            ))),
-            Some(limit) if limit.is_constant() => {
-                let value = limit.evaluate(&neorunbase_expression::EvaluationContext::EMPTY)?;
-                match value {
-                    neorunbase_types::Datum::Null => Ok(None),
-                    value => Ok(Some(Expr::Literal(
-                        super::arrow::scalar(&value, &SqlType::BigInt)?,
-                        None,
-                    ))),
-                }
-            }
-            Some(_) => Err(SqlError::unsupported("LIMIT or OFFSET computed from a parameter")
-                .with_hint("Pass the computed value as the parameter.")),
-        };
-        build(LogicalPlanBuilder::from(plan).limit_by_expr(lower(limits.skip)?, lower(limits.fetch)?))
-    }
-
-    /// ORDER BY and LIMIT of something that is not a single SELECT: by output columns only.
-    fn order_relation(
-        &mut self,
-        relation: Relation,
-        order: &[ast::OrderByExpr],
-        limits: Limits,
-    ) -> Result<Relation> {
-        let Relation { mut plan, columns } = relation;
-        if !order.is_empty() {
-            let outputs: Vec<Output> = columns
-                .iter()
-                .map(|column| Output {
-                    name: column.name.clone(),
-                    value: Expression::null(column.sql_type.clone()),
-                })
-                .collect();
-            let mut sorts = Vec::with_capacity(order.len());
-            for key in order {
-                let index = output_by_name_or_number(&key.expr, &outputs, "ORDER BY")?.ok_or_else(|| {
-                    SqlError::new(
-                        SqlState::FEATURE_NOT_SUPPORTED,
-                        "invalid UNION/INTERSECT/EXCEPT ORDER BY clause",
-                    )
-                    .with_detail("Only result column names can be used, not expressions or functions.")
-                    .with_hint(
-                        "Add the expression/function to every SELECT, or move the UNION into a FROM clause.",
-                    )
-                })?;
-                let bound = sort_key(outputs[index].value.clone(), key);
-                sorts.push(
-                    sort_value(Relation::column(index), &columns[index].sql_type)
-                        .sort(!bound.descending, bound.nulls_first),
-                );
-            }
-            plan = build(LogicalPlanBuilder::from(plan).sort(sorts))?;
-        }
-        plan = self.limit(plan, limits)?;
-        Ok(Relation { plan, columns })
-    }
-
     /// GROUP BY keys: input columns first, then output names and numbers, then expressions.
     fn bind_group_by(&mut self, group_by: &ast::GroupByExpr, outputs: &[Output]) -> Result<Vec<Expression>> {
         let (keys, modifiers) = match group_by {
@@ -598,6 +503,13 @@ impl Binder<'_> {
         coerce_unknown_to_text(key)
     }
 
+    fn has_window(&self, value: &Expression) -> bool {
+        value
+            .inputs()
+            .iter()
+            .any(|slot| matches!(self.slots.get(*slot), Some(Slot::Window(_))))
+    }
+
     fn output_origin(&self, value: &Expression) -> Option<(u32, u32)> {
         match value {
             Expression::Input { index, .. } => self.slots.column(*index)?.origin,
@@ -640,59 +552,7 @@ impl Binder<'_> {
     }
 
     pub(crate) fn lower_untyped(&self, value: &Expression) -> Result<Expr> {
-        let _ = Place::Value;
         self.lower(value, self.scopes.len())
-    }
-}
-
-/// The output that a bare name or number refers to.
-fn output_by_name_or_number(
-    expression: &ast::Expr,
-    outputs: &[Output],
-    clause: &str,
-) -> Result<Option<usize>> {
-    match expression {
-        ast::Expr::Identifier(ident) => {
-            let mut found: Option<usize> = None;
-            for (index, output) in outputs
-                .iter()
-                .enumerate()
-                .filter(|(_, output)| output.name == ident.value)
-            {
-                match found {
-                    Some(first) if outputs[first].value != output.value => {
-                        return Err(SqlError::new(
-                            SqlState::AMBIGUOUS_COLUMN,
-                            format!("{clause} \"{}\" is ambiguous", ident.value),
-                        ));
-                    }
-                    Some(_) => {}
-                    None => found = Some(index),
-                }
-            }
-            Ok(found)
-        }
-        ast::Expr::Value(value) => match &value.value {
-            ast::Value::Number(digits, _) => match digits.parse::<usize>() {
-                Ok(number) if (1..=outputs.len()).contains(&number) => Ok(Some(number - 1)),
-                Ok(number) => Err(SqlError::new(
-                    SqlState("42P10"),
-                    format!("{clause} position {number} is not in select list"),
-                )),
-                Err(_) => Err(SqlError::new(
-                    SqlState::SYNTAX_ERROR,
-                    format!("non-integer constant in {clause}"),
-                )),
-            },
-            ast::Value::SingleQuotedString(_) | ast::Value::Boolean(_) | ast::Value::Null => {
-                Err(SqlError::new(
-                    SqlState::SYNTAX_ERROR,
-                    format!("non-integer constant in {clause}"),
-                ))
-            }
-            _ => Ok(None),
-        },
-        _ => Ok(None),
     }
 }
 
@@ -708,17 +568,4 @@ fn bind_locks(query: &Query) -> Result<Locks> {
         locks.push((of, crate::bind::row_locking(clause)));
     }
     Ok(locks)
-}
-
-/// Whether a recursive WITH query refers to itself.
-fn mentions(query: &Query, name: &str) -> bool {
-    use std::ops::ControlFlow;
-    ast::visit_relations(query, |relation| {
-        if relation.to_string().trim_matches('"') == name {
-            ControlFlow::Break(())
-        } else {
-            ControlFlow::Continue(())
-        }
-    })
-    .is_break()
 }

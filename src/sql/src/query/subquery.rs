@@ -2,24 +2,44 @@
 
 use std::sync::Arc;
 
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::common::Column;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use neorunbase_expression::{Expression, coerce, resolve_operator};
-use neorunbase_types::{CastContext, Result, SqlError, SqlState, SqlType};
+use neorunbase_types::{CastContext, Datum, Result, SqlError, SqlState, SqlType};
 use sqlparser::ast;
 
 use super::aggregates::{AggregateFunction, aggregate_udf};
 use super::functions::comparison_key;
 use super::relation::{Relation, build, output_name};
 use crate::bind::Binder;
-use crate::bind::slots::{Slot, SubqueryCall, SubqueryKind};
+use crate::bind::slots::{Slot, SlotId, SubqueryCall, SubqueryKind};
+
+/// What the SELECT of a scalar subquery hands to the query around it.
+#[derive(Debug, Default)]
+pub(crate) struct ScalarParts {
+    /// Conditions on outer columns alone: they decide about the whole subquery.
+    pub(crate) conditions: Vec<Expression>,
+    pub(crate) aggregates: Option<ScalarAggregates>,
+}
+
+/// A correlated SELECT of aggregates without GROUP BY.
+#[derive(Debug)]
+pub(crate) struct ScalarAggregates {
+    /// Computes the aggregates.
+    pub(crate) plan: LogicalPlan,
+    /// The value over them.
+    pub(crate) value: Expression,
+    /// Their slots, and whether they are counts.
+    pub(crate) results: Vec<(SlotId, bool)>,
+}
 
 impl Binder<'_> {
     /// `(SELECT …)` as a value.
     pub(crate) fn bind_scalar_subquery(&mut self, query: &ast::Query) -> Result<Expression> {
-        // Conditions on outer columns alone decide about the whole subquery: they are taken out of it.
-        let before = self.outer_conditions.replace(Vec::new());
+        let plain = query.with.is_none() && matches!(&*query.body, ast::SetExpr::Select(_));
+        let before = std::mem::replace(&mut self.scalar, plain.then(ScalarParts::default));
         let bound = self.bind_query(query, None);
-        let outer_conditions = std::mem::replace(&mut self.outer_conditions, before).unwrap_or_default();
+        let parts = std::mem::replace(&mut self.scalar, before).unwrap_or_default();
         let relation = bound?;
         let [column] = relation.columns.as_slice() else {
             return Err(SqlError::new(
@@ -28,25 +48,12 @@ impl Binder<'_> {
             ));
         };
         let sql_type = column.sql_type.clone();
-        let correlated = !relation.plan.all_out_ref_exprs().is_empty();
-        let first = if correlated {
-            super::first_row::first_row_plan(&relation.plan)?
-        } else {
-            None
-        };
-        let plan = match first {
-            Some(first) => first,
-            None if relation.plan.max_rows() == Some(1) => relation.plan,
-            None => {
-                // The aggregate makes sure of a single row: none is NULL, a second one fails.
-                let types = vec![sql_type.clone()];
-                let single = aggregate_udf(AggregateFunction::SingleRow, types, sql_type.clone(), false);
-                let value = single.call(vec![Relation::column(0)]).alias("value");
-                build(LogicalPlanBuilder::from(relation.plan).aggregate(Vec::<Expr>::new(), vec![value]))?
-            }
-        };
-        let value = self.add_subquery(SubqueryKind::Scalar, plan, true, sql_type.clone());
-        Ok(match Expression::conjunction(outer_conditions) {
+        let condition = Expression::conjunction(parts.conditions);
+        if let Some(aggregates) = parts.aggregates {
+            return self.scalar_of_aggregates(aggregates, condition.as_ref());
+        }
+        let value = self.scalar_of_rows(relation.plan, &sql_type)?;
+        Ok(match condition {
             None => value,
             Some(condition) => Expression::Case {
                 branches: vec![(condition, value)],
@@ -54,6 +61,79 @@ impl Binder<'_> {
                 sql_type,
             },
         })
+    }
+
+    /// The value of a correlated `(SELECT f(count(*), sum(x)) …)`: each aggregate is a subquery of its own, and `f` is
+    /// computed outside, where a count of nothing is made zero. `condition` is about the outer row alone.
+    fn scalar_of_aggregates(
+        &mut self,
+        parts: ScalarAggregates,
+        condition: Option<&Expression>,
+    ) -> Result<Expression> {
+        let mut replaced = Vec::new();
+        for (slot, is_count) in parts.results {
+            if !parts.value.inputs().contains(&slot) {
+                continue;
+            }
+            let Some(column) = self.slots.column(slot) else {
+                return Err(SqlError::internal("an aggregate's result has no column"));
+            };
+            let sql_type = column.sql_type.clone();
+            let result =
+                Expr::Column(Column::new_unqualified(column.column.clone())).alias(self.new_name("v"));
+            let plan = build(LogicalPlanBuilder::from(parts.plan.clone()).project(vec![result]))?;
+            let value = self.add_subquery(SubqueryKind::Scalar, plan, true, sql_type.clone());
+            // Where the condition on the outer row does not hold, nothing was aggregated.
+            let value = match condition {
+                None => value,
+                Some(condition) => Expression::Case {
+                    branches: vec![(condition.clone(), value)],
+                    otherwise: None,
+                    sql_type: sql_type.clone(),
+                },
+            };
+            let zero = Expression::literal(Datum::BigInt(0), SqlType::BigInt);
+            let value = match is_count {
+                true => Expression::Coalesce {
+                    arguments: vec![value, zero],
+                    sql_type,
+                },
+                false => value,
+            };
+            replaced.push((slot, value));
+        }
+        Ok(parts.value.rewrite(&mut |node| match node {
+            Expression::Input { index, sql_type } => {
+                let found = replaced.iter().find(|(slot, _)| *slot == index);
+                found.map_or(Expression::Input { index, sql_type }, |(_, value)| value.clone())
+            }
+            other => other,
+        }))
+    }
+
+    /// The value of any other subquery.
+    fn scalar_of_rows(&mut self, plan: LogicalPlan, sql_type: &SqlType) -> Result<Expression> {
+        let correlated = !plan.all_out_ref_exprs().is_empty();
+        let first = if correlated {
+            super::first_row::first_row_plan(&plan, self.new_name("v"))?
+        } else {
+            None
+        };
+        let name = self.new_name("v");
+        let plan = match first {
+            Some(first) => first,
+            None if plan.max_rows() == Some(1) => {
+                build(LogicalPlanBuilder::from(plan).project(vec![Relation::column(0).alias(name)]))?
+            }
+            None => {
+                // The aggregate makes sure of a single row: none is NULL, a second one fails.
+                let types = vec![sql_type.clone()];
+                let single = aggregate_udf(AggregateFunction::SingleRow, types, sql_type.clone(), false);
+                let value = single.call(vec![Relation::column(0)]).alias(name);
+                build(LogicalPlanBuilder::from(plan).aggregate(Vec::<Expr>::new(), vec![value]))?
+            }
+        };
+        Ok(self.add_subquery(SubqueryKind::Scalar, plan, true, sql_type.clone()))
     }
 
     /// `EXISTS (SELECT …)`

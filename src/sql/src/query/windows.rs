@@ -374,7 +374,7 @@ impl Binder<'_> {
             filter: call
                 .filter
                 .as_ref()
-                .map(|filter| self.lower(filter, level).map(Box::new))
+                .map(|filter| self.lower(&super::grouping::is_true(filter), level).map(Box::new))
                 .transpose()?,
             null_treatment: None,
             distinct: false,
@@ -386,7 +386,7 @@ impl Binder<'_> {
 
 fn window_frame(frame: Option<&ast::WindowFrame>, order_by: &[SortKey]) -> Result<WindowFrame> {
     let Some(frame) = frame else {
-        return Ok(WindowFrame::new((!order_by.is_empty()).then_some(false)));
+        return Ok(up_to_current_row(!order_by.is_empty()));
     };
     let units = match frame.units {
         ast::WindowFrameUnits::Rows => WindowFrameUnits::Rows,
@@ -442,7 +442,30 @@ fn window_frame(frame: Option<&ast::WindowFrame>, order_by: &[SortKey]) -> Resul
             "frame end cannot be UNBOUNDED PRECEDING",
         ));
     }
-    Ok(WindowFrame::new_bounds(units, start, end))
+    Ok(match units {
+        // Without offsets a range is made of whole groups of peers; DataFusion compares ranges of few types only.
+        WindowFrameUnits::Range if order_by.is_empty() => whole_partition(),
+        WindowFrameUnits::Range => WindowFrame::new_bounds(WindowFrameUnits::Groups, start, end),
+        units => WindowFrame::new_bounds(units, start, end),
+    })
+}
+
+/// The frame of a window that names none.
+fn up_to_current_row(ordered: bool) -> WindowFrame {
+    if ordered {
+        let start = WindowFrameBound::Preceding(ScalarValue::UInt64(None));
+        WindowFrame::new_bounds(WindowFrameUnits::Groups, start, WindowFrameBound::CurrentRow)
+    } else {
+        whole_partition()
+    }
+}
+
+fn whole_partition() -> WindowFrame {
+    WindowFrame::new_bounds(
+        WindowFrameUnits::Rows,
+        WindowFrameBound::Preceding(ScalarValue::UInt64(None)),
+        WindowFrameBound::Following(ScalarValue::UInt64(None)),
+    )
 }
 
 /// Adds a column with the number of each row among those with equal keys.
@@ -462,7 +485,7 @@ pub(crate) fn numbered(
         params: WindowFunctionParams {
             args: Vec::new(),
             partition_by: keys,
-            window_frame: WindowFrame::new((!order.is_empty()).then_some(false)),
+            window_frame: up_to_current_row(!order.is_empty()),
             order_by: order,
             filter: None,
             null_treatment: None,
