@@ -32,6 +32,8 @@ const NONCE: std::ops::Range<usize> = 16..48;
 const CHECKED: std::ops::Range<usize> = 0..48;
 const CHECK_VALUE: std::ops::Range<usize> = 48..80;
 const CIPHER_BLOCK_BYTES: usize = 16;
+/// The checksum that each record of RocksDB's logs begins with; length and type follow.
+const RECORD_CHECKSUM_BYTES: usize = 4;
 
 /// Why a file cannot be read with this key.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,10 +125,12 @@ impl FileCipher {
             Self::Keyed(cipher) => {
                 // Zeros after the last record (space that was allocated but never written) must stay zeros, or
                 // RocksDB's log reader takes the garbage for records. Ciphertext ends in a whole block of
-                // zeros once in 2^128 times.
+                // zeros once in 2^128 times. The first zeros may still be ciphertext (one file in 256 ends in
+                // one): they are deciphered. If they were not written, they are garbage in a record's checksum;
+                // length and type behind it are zero, which the log reader takes for the end.
                 let zeros = data.iter().rev().take_while(|byte| **byte == 0).count();
                 let written = if zeros >= CIPHER_BLOCK_BYTES {
-                    data.len() - zeros
+                    data.len() - zeros + RECORD_CHECKSUM_BYTES
                 } else {
                     data.len()
                 };
@@ -250,14 +254,19 @@ mod tests {
     #[test]
     fn zeros_after_the_last_record_stay_zeros() {
         let key = key(3, 7);
-        let cipher = FileCipher::open(&key, &create_header(&key).unwrap(), false).unwrap();
-        let mut data = vec![b'r'; 100];
-        assert!(cipher.encrypt(4096, &mut data));
-        data[99] |= 1;
-        data.extend_from_slice(&[0; 300]);
-        cipher.decrypt(4096, &mut data);
-        assert_eq!(data[..99], [b'r'; 99]);
-        assert_eq!(data[100..], [0; 300]);
+        // A last byte that is enciphered to zero is still deciphered: some file of 2,000 has one.
+        let mut ended_in_zero = false;
+        for _ in 0..2000 {
+            let cipher = FileCipher::open(&key, &create_header(&key).unwrap(), false).unwrap();
+            let mut data = vec![b'r'; 100];
+            assert!(cipher.encrypt(4096, &mut data));
+            ended_in_zero |= data[99] == 0;
+            data.extend_from_slice(&[0; 300]);
+            cipher.decrypt(4096, &mut data);
+            assert_eq!(data[..100], [b'r'; 100]);
+            assert_eq!(data[100 + RECORD_CHECKSUM_BYTES..], [0; 300 - RECORD_CHECKSUM_BYTES]);
+        }
+        assert!(ended_in_zero);
     }
 
     #[test]
