@@ -30,6 +30,10 @@ pub trait Victim: Send + Sync {
     fn slow_disk(&self, node: &str, delay: Duration);
     /// Makes the next sync of a disk fail.
     fn fail_next_sync(&self, node: &str);
+    /// Crashes a machine in the middle of the sync that follows `after_syncs` more, and brings it up again later.
+    fn crash_in_sync(&self, node: &str, after_syncs: u32, down: Duration, disk: DiskCrash);
+    /// Forgets crashes that are still to come.
+    fn disarm(&self);
     /// Stops a node's processor.
     fn pause(&self, node: &str);
     /// Lets it run on.
@@ -161,6 +165,12 @@ impl<'a> Nemesis<'a> {
                 self.relieve_at(until_ms, Relief::FastDisk(node.clone()));
             }
             Fault::SyncError { node } => victim.fail_next_sync(node),
+            Fault::CrashInSync {
+                node,
+                after_syncs,
+                down_ms,
+                disk,
+            } => victim.crash_in_sync(node, *after_syncs, Duration::from_millis(*down_ms), *disk),
             Fault::Pause { node, .. } => {
                 victim.pause(node);
                 self.relieve_at(until_ms, Relief::Resume(node.clone()));
@@ -189,6 +199,7 @@ impl<'a> Nemesis<'a> {
 
     fn heal_everything(&mut self) {
         self.victim.note("everything heals");
+        self.victim.disarm();
         for relief in std::mem::take(&mut self.reliefs).into_values() {
             self.relieve(relief);
         }

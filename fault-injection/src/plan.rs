@@ -99,6 +99,17 @@ pub enum Fault {
         /// Which.
         node: NodeName,
     },
+    /// A machine crashes in the middle of one of its next syncs, when what is at stake is between memory and platter.
+    CrashInSync {
+        /// Which.
+        node: NodeName,
+        /// How many syncs it still completes.
+        after_syncs: u32,
+        /// How long it stays down, in milliseconds.
+        down_ms: u64,
+        /// What its disk keeps.
+        disk: DiskCrash,
+    },
     /// A node stands still, as in a long garbage collection or a migration, and goes on as if nothing was.
     Pause {
         /// Which.
@@ -129,6 +140,7 @@ impl Fault {
             Self::SlowLink { .. } => "slow link",
             Self::SlowDisk { .. } => "slow disk",
             Self::SyncError { .. } => "failed sync",
+            Self::CrashInSync { .. } => "crash in a sync",
             Self::Pause { .. } => "pause",
             Self::ExpireSession { .. } => "expired session",
         }
@@ -143,7 +155,7 @@ impl Fault {
             | Self::SlowLink { for_ms, .. }
             | Self::SlowDisk { for_ms, .. }
             | Self::Pause { for_ms, .. } => *for_ms,
-            Self::SyncError { .. } | Self::ExpireSession { .. } => 0,
+            Self::SyncError { .. } | Self::CrashInSync { .. } | Self::ExpireSession { .. } => 0,
         }
     }
 }
@@ -178,7 +190,7 @@ pub struct Topology {
 }
 
 /// The kinds that a seed turns on or off.
-const KINDS: [&str; 11] = [
+const KINDS: [&str; 12] = [
     "kill",
     "crash",
     "power",
@@ -188,6 +200,7 @@ const KINDS: [&str; 11] = [
     "slow-link",
     "slow-disk",
     "sync-error",
+    "crash-in-sync",
     "pause",
     "expire",
 ];
@@ -208,12 +221,18 @@ impl FaultPlan {
                 final_power_loss,
             };
         }
-        let share = *[0.2, 0.4, 0.7].choose(&mut random).unwrap_or(&0.4);
-        let kinds: Vec<&str> = KINDS.into_iter().filter(|_| random.random_bool(share)).collect();
-        let kinds = if kinds.is_empty() { vec!["crash"] } else { kinds };
-        let mean_gap_ms: u64 = *[1_500, 4_000, 9_000].choose(&mut random).unwrap_or(&4_000);
+        // One in five only crashes machines, often, at the worst moment: logs must survive torn tails in any number.
+        let (kinds, mean_gap_ms) = if random.random_bool(0.2) {
+            (vec!["crash-in-sync"], 800)
+        } else {
+            let share = *[0.2, 0.4, 0.7].choose(&mut random).unwrap_or(&0.4);
+            let kinds: Vec<&str> = KINDS.into_iter().filter(|_| random.random_bool(share)).collect();
+            let kinds = if kinds.is_empty() { vec!["crash"] } else { kinds };
+            let gap = *[1_500, 4_000, 9_000].choose(&mut random).unwrap_or(&4_000);
+            (kinds, gap)
+        };
         let mut faults = Vec::new();
-        let mut at_ms = random.random_range(500..=mean_gap_ms);
+        let mut at_ms = random.random_range(500..=mean_gap_ms.max(1_000));
         while at_ms < length_ms {
             let kind = kinds.choose(&mut random).copied().unwrap_or("crash");
             let fault = draw_fault(kind, topology, &mut random);
@@ -230,7 +249,7 @@ impl FaultPlan {
 fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
     let server = topology.servers.choose(random).cloned().unwrap_or_default();
     let for_ms = duration(random);
-    let disk = if random.random_bool(0.5) {
+    let disk = if random.random_bool(0.7) {
         DiskCrash::Torn
     } else {
         DiskCrash::Lost
@@ -286,6 +305,12 @@ fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
             for_ms: 2 * for_ms,
         },
         "sync-error" => Fault::SyncError { node: server },
+        "crash-in-sync" => Fault::CrashInSync {
+            node: server,
+            after_syncs: random.random_range(0..10),
+            down_ms: random.random_range(2..=800),
+            disk,
+        },
         "pause" => Fault::Pause { node: server, for_ms },
         _ => Fault::ExpireSession { node: server },
     }
@@ -364,7 +389,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(kinds.len(), 11, "{kinds:?}");
+        assert_eq!(kinds.len(), 12, "{kinds:?}");
         assert!((5..60).contains(&quiet), "{quiet} seeds without a fault");
     }
 }

@@ -47,7 +47,9 @@ pub struct Cluster {
     fabric: Fabric,
     machines: BTreeMap<String, Machine>,
     service: Mutex<Option<Arc<EmbeddedService>>>,
-    /// Machines that are held down by a fault: the supervisor leaves them alone.
+    /// Itself, for tasks that outlive a call.
+    own: Weak<Self>,
+    /// Processes that ended by themselves, and in which life of their machine.
     exits: mpsc::UnboundedSender<(String, u64)>,
 }
 
@@ -99,6 +101,7 @@ impl Cluster {
                 fabric,
                 machines,
                 service: Mutex::new(None),
+                own: weak.clone(),
                 exits,
             }
         });
@@ -298,6 +301,28 @@ impl Victim for Cluster {
             && *machine.up.lock()
         {
             machine.disk.fail_next_sync();
+        }
+    }
+
+    fn crash_in_sync(&self, node: &str, after_syncs: u32, down: Duration, disk: DiskCrash) {
+        let (Some(machine), Some(cluster)) = (self.machines.get(node), self.own.upgrade()) else {
+            return;
+        };
+        let tripped = machine.disk.arm_tripwire(after_syncs);
+        let node = node.to_owned();
+        madsim::task::spawn(async move {
+            // An error: the crash was called off.
+            if tripped.await.is_ok() {
+                cluster.kill(&node, disk, true);
+                madsim::time::sleep(down.max(SHORTEST_DOWN_TIME)).await;
+                cluster.restart(&node);
+            }
+        });
+    }
+
+    fn disarm(&self) {
+        for machine in self.machines.values() {
+            machine.disk.disarm_tripwire();
         }
     }
 

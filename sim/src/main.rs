@@ -2,6 +2,11 @@
 //!
 //! One process runs one simulation, so that nothing leaks from one into the next. See [`command_line`] for
 //! what can be asked of it.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "this is the simulated side of the world, and the program around it that judges and reports"
+)]
 
 #[cfg(madsim)]
 mod cluster;

@@ -47,7 +47,14 @@ impl Durability {
     async fn insert(&self, client: &Client, ids: &[i64]) -> Result<(), (CallError, bool)> {
         let table = &self.table;
         let values = |ids: &[i64]| {
-            let values: Vec<String> = ids.iter().map(|id| format!("({id}, 'row {id}')")).collect();
+            // Of different lengths, so that log records spread over sectors in every way.
+            let note = |id: i64| {
+                format!(
+                    "row {id} {}",
+                    "…".repeat(usize::try_from(id % 7).unwrap_or(0) * 20)
+                )
+            };
+            let values: Vec<String> = ids.iter().map(|id| format!("({id}, '{}')", note(*id))).collect();
             values.join(", ")
         };
         // Half of the transactions commit by themselves, so that both ways to the commit point are walked.
@@ -88,7 +95,7 @@ impl Workload for Durability {
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
         let clock = client.world().clock.clone();
-        let ids: Vec<i64> = (0..random.random_range(1..=4))
+        let ids: Vec<i64> = (0..random.random_range(1..=8))
             .map(|_| self.next_id.fetch_add(1, Ordering::Relaxed))
             .collect();
         let operation = Insertion { ids };

@@ -17,6 +17,7 @@ use neorunbase_world::{Disk, DiskFile};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use tokio::sync::oneshot;
 
 use crate::trace::{Trace, trace};
 
@@ -88,6 +89,8 @@ struct State {
     extra_sync_delay: Duration,
     fail_next_sync: bool,
     failed_syncs: u64,
+    /// Syncs that still succeed, and whom to tell when the one after them has begun.
+    tripwire: Option<(u32, oneshot::Sender<()>)>,
     /// Counts crashes: handles from before one are dead.
     incarnation: u64,
 }
@@ -134,14 +137,22 @@ fn apply(content: &mut Vec<u8>, change: &Change) {
 
 /// Writes that part of `data` that made it to the platter.
 fn apply_torn(content: &mut Vec<u8>, offset: u64, data: &[u8], random: &mut SmallRng) {
-    match random.random_range(0..3) {
+    match random.random_range(0..4) {
         // A prefix, cut at any byte.
-        0 => {
+        0 | 1 => {
             let kept = random.random_range(0..=data.len());
             write_into(content, offset, &data[..kept]);
         }
-        // The length reached the platter, the bytes did not.
-        1 => write_into(content, offset, &vec![0; data.len()]),
+        // The length reached the platter, the bytes did not: what the file grew by is zeros. Where it held bytes
+        // before, a sector that was not written keeps them: no disk zeroes what it had.
+        2 => {
+            let end = usize::try_from(offset)
+                .unwrap_or(usize::MAX)
+                .saturating_add(data.len());
+            if end > content.len() {
+                content.resize(end, 0);
+            }
+        }
         // Any of the sectors.
         _ => {
             let mut at = 0;
@@ -175,6 +186,7 @@ impl SimDisk {
                 extra_sync_delay: Duration::ZERO,
                 fail_next_sync: false,
                 failed_syncs: 0,
+                tripwire: None,
                 incarnation: 0,
             })),
         }
@@ -186,6 +198,7 @@ impl SimDisk {
         let state = &mut *state;
         state.incarnation += 1;
         state.fail_next_sync = false;
+        state.tripwire = None;
         if crash == DiskCrash::Kept {
             return;
         }
@@ -199,9 +212,7 @@ impl SimDisk {
                 for change in &unsynced {
                     if state.random.random_bool(luck) {
                         apply(&mut content.durable, change);
-                    } else if let Change::Write { offset, data } = change
-                        && state.random.random_bool(0.5)
-                    {
+                    } else if let Change::Write { offset, data } = change {
                         apply_torn(&mut content.durable, *offset, data, &mut state.random);
                     }
                 }
@@ -230,6 +241,32 @@ impl SimDisk {
     /// Makes the next sync of a file fail; what it was to make durable is lost at the next crash.
     pub fn fail_next_sync(&self) {
         self.state.lock().fail_next_sync = true;
+    }
+
+    /// Tells when, after `after_syncs` more, a sync has begun that will never end: the moment to crash.
+    pub fn arm_tripwire(&self, after_syncs: u32) -> oneshot::Receiver<()> {
+        let (sender, tripped) = oneshot::channel();
+        self.state.lock().tripwire = Some((after_syncs, sender));
+        tripped
+    }
+
+    /// Lets all syncs end as usual.
+    pub fn disarm_tripwire(&self) {
+        self.state.lock().tripwire = None;
+    }
+
+    /// Whether the sync that begins now is the one to crash in.
+    fn trips(&self) -> bool {
+        let mut state = self.state.lock();
+        match state.tripwire.take() {
+            // The crash may have been called off meanwhile.
+            Some((0, sender)) => sender.send(()).is_ok(),
+            Some((left, sender)) => {
+                state.tripwire = Some((left - 1, sender));
+                false
+            }
+            None => false,
+        }
     }
 
     /// How many syncs were made to fail.
@@ -417,6 +454,9 @@ impl DiskFile for SimFile {
     async fn sync(&self) -> io::Result<()> {
         // What is written while the disk works is not covered.
         let covered = self.with(|content| content.unsynced.len())?;
+        if covered > 0 && self.disk.trips() {
+            futures::future::pending::<()>().await;
+        }
         self.disk.wait_for_platter().await;
         let fails = {
             let mut state = self.disk.state.lock();
@@ -581,6 +621,25 @@ mod tests {
             assert_eq!(content(&disk, "a").await.unwrap(), b"one");
             disk.crash(DiskCrash::Lost);
             assert_eq!(content(&disk, "a").await.unwrap(), b"");
+        });
+    }
+
+    #[test]
+    fn a_tripwire_catches_a_sync_in_the_middle() {
+        simulate(async {
+            let disk = disk(1);
+            let file = Arc::new(disk.create("a").await.unwrap());
+            disk.sync_directory("").await.unwrap();
+            let tripped = disk.arm_tripwire(1);
+            file.write_at(0, Bytes::from_static(b"one")).await.unwrap();
+            file.sync().await.unwrap();
+            file.write_at(3, Bytes::from_static(b"two")).await.unwrap();
+            let syncing = file.clone();
+            let task = madsim::task::spawn(async move { syncing.sync().await });
+            tripped.await.unwrap();
+            assert!(!task.is_finished());
+            disk.crash(DiskCrash::Lost);
+            assert_eq!(content(&disk, "a").await.unwrap(), b"one");
         });
     }
 

@@ -264,7 +264,10 @@ mod tests {
             data.extend_from_slice(&[0; 300]);
             cipher.decrypt(4096, &mut data);
             assert_eq!(data[..100], [b'r'; 100]);
-            assert_eq!(data[100 + RECORD_CHECKSUM_BYTES..], [0; 300 - RECORD_CHECKSUM_BYTES]);
+            assert_eq!(
+                data[100 + RECORD_CHECKSUM_BYTES..],
+                [0; 300 - RECORD_CHECKSUM_BYTES]
+            );
         }
         assert!(ended_in_zero);
     }

@@ -453,8 +453,13 @@ impl<'a> Judge<'a> {
                     graph.add(*before, index, Edge::RealTime);
                 }
                 predecessors.insert(index, frontier.clone());
-                if let Some(before) = last_of_client.insert(self.records[index].client, index) {
-                    graph.add(before, index, Edge::Process);
+                let record = &self.records[index];
+                if let Some(before) = last_of_client.get(&record.client) {
+                    graph.add(*before, index, Edge::Process);
+                }
+                // What got no answer may happen at any later time, also after what its client did next.
+                if record.completed_micros.is_some() {
+                    last_of_client.insert(record.client, index);
                 }
             } else {
                 if let Some(implied) = predecessors.remove(&index) {
@@ -465,10 +470,20 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A read that misses a write which was acknowledged before the reader began. Illegal at either level.
+    /// A read that misses a write which was acknowledged, or told to another reader, before the reader began.
+    /// Illegal at either level.
     fn stale_reads(&mut self, graph: &Graph) {
+        let mut known_micros: Vec<Option<u64>> = self
+            .records
+            .iter()
+            .map(|record| record.completed_micros)
+            .collect();
+        for (writer, reader) in graph.edges(Edge::WriteRead) {
+            let told = self.records[reader].completed_micros;
+            known_micros[writer] = known_micros[writer].into_iter().chain(told).min();
+        }
         for (reader, writer) in graph.edges(Edge::ReadWrite) {
-            let acknowledged = self.records[writer].completed_micros;
+            let acknowledged = known_micros[writer];
             if acknowledged.is_some_and(|micros| micros < self.records[reader].invoked_micros) {
                 let what = format!("{} missed {}", self.describe(reader), self.describe(writer));
                 self.report("stale read", what);

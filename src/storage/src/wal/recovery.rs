@@ -218,6 +218,12 @@ impl Reader<'_> {
             let key = self.key(sealed.shard).await?;
             records.extend(sealed.open(ciphers, &key));
         }
+        tracing::debug!(
+            lsn = parsed.lsn,
+            records = parsed.records.len(),
+            whole = records.len(),
+            "a torn frame"
+        );
         if !records.is_empty() {
             self.recovered.frames.push(Frame {
                 lsn: parsed.lsn,

@@ -215,3 +215,33 @@ fn rejects_writes_against_real_time() {
     same_client[1].client = 0;
     expect(&same_client, Level::ReadCommitted, &["G0-process"]);
 }
+
+#[test]
+fn lets_what_got_no_answer_happen_late_but_not_early() {
+    let without_answer = |mut record: Record<Transaction>| {
+        record.completed_micros = None;
+        record.outcome = Outcome::Unknown;
+        record
+    };
+    let history = [
+        without_answer(transaction(0, 0, 0, vec![append(1, 1)])),
+        transaction(0, 10, 11, vec![read(1, &[])]),
+        transaction(1, 12, 13, vec![read(1, &[])]),
+        transaction(1, 14, 15, vec![read(1, &[1])]),
+    ];
+    for level in BOTH {
+        expect(&history, level, &[]);
+    }
+    // Once it was seen, it has happened.
+    let mut forgotten = history.to_vec();
+    forgotten[1] = transaction(2, 1, 2, vec![read(1, &[1])]);
+    for level in BOTH {
+        assert!(anomalies(&forgotten, level).contains("stale read"));
+    }
+    // What was acknowledged before it was asked for comes before it.
+    let early = [
+        transaction(0, 0, 1, vec![read(1, &[2])]),
+        without_answer(transaction(0, 2, 0, vec![append(1, 2)])),
+    ];
+    expect(&early, Level::ReadCommitted, &["G1c-process"]);
+}
