@@ -28,6 +28,8 @@ pub trait Victim: Send + Sync {
     fn slow_link(&self, one: &str, other: &str, delay: Duration);
     /// Sets what syncs of a disk take longer.
     fn slow_disk(&self, node: &str, delay: Duration);
+    /// Sets whether files of a disk can grow.
+    fn fill_disk(&self, node: &str, is_full: bool);
     /// Makes the next sync of a disk fail.
     fn fail_next_sync(&self, node: &str);
     /// Crashes a machine in the middle of the sync that follows `after_syncs` more, and brings it up again later.
@@ -51,6 +53,7 @@ enum Relief {
     Heal(Vec<(NodeName, NodeName)>),
     FastLink(NodeName, NodeName),
     FastDisk(NodeName),
+    RoomOnDisk(NodeName),
     Resume(NodeName),
 }
 
@@ -164,6 +167,10 @@ impl<'a> Nemesis<'a> {
                 victim.slow_disk(node, Duration::from_millis(*delay_ms));
                 self.relieve_at(until_ms, Relief::FastDisk(node.clone()));
             }
+            Fault::FullDisk { node, .. } => {
+                victim.fill_disk(node, true);
+                self.relieve_at(until_ms, Relief::RoomOnDisk(node.clone()));
+            }
             Fault::SyncError { node } => victim.fail_next_sync(node),
             Fault::CrashInSync {
                 node,
@@ -192,6 +199,7 @@ impl<'a> Nemesis<'a> {
             Relief::Restart(nodes) => nodes.iter().for_each(|node| victim.restart(node)),
             Relief::Heal(links) => links.iter().for_each(|(from, to)| victim.heal(from, to)),
             Relief::FastLink(one, other) => victim.slow_link(&one, &other, Duration::ZERO),
+            Relief::RoomOnDisk(node) => victim.fill_disk(&node, false),
             Relief::FastDisk(node) => victim.slow_disk(&node, Duration::ZERO),
             Relief::Resume(node) => victim.resume(&node),
         }

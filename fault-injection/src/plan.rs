@@ -94,6 +94,13 @@ pub enum Fault {
         /// For how long, in milliseconds.
         for_ms: u64,
     },
+    /// No file of a node can grow.
+    FullDisk {
+        /// Which.
+        node: NodeName,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
     /// A node's next sync fails; its process restarts after it has noticed.
     SyncError {
         /// Which.
@@ -139,6 +146,7 @@ impl Fault {
             Self::Isolate { .. } => "isolated node",
             Self::SlowLink { .. } => "slow link",
             Self::SlowDisk { .. } => "slow disk",
+            Self::FullDisk { .. } => "full disk",
             Self::SyncError { .. } => "failed sync",
             Self::CrashInSync { .. } => "crash in a sync",
             Self::Pause { .. } => "pause",
@@ -154,6 +162,7 @@ impl Fault {
             | Self::Isolate { for_ms, .. }
             | Self::SlowLink { for_ms, .. }
             | Self::SlowDisk { for_ms, .. }
+            | Self::FullDisk { for_ms, .. }
             | Self::Pause { for_ms, .. } => *for_ms,
             Self::SyncError { .. } | Self::CrashInSync { .. } | Self::ExpireSession { .. } => 0,
         }
@@ -190,7 +199,7 @@ pub struct Topology {
 }
 
 /// The kinds that a seed turns on or off.
-const KINDS: [&str; 12] = [
+const KINDS: [&str; 13] = [
     "kill",
     "crash",
     "power",
@@ -199,6 +208,7 @@ const KINDS: [&str; 12] = [
     "isolate",
     "slow-link",
     "slow-disk",
+    "full-disk",
     "sync-error",
     "crash-in-sync",
     "pause",
@@ -304,6 +314,7 @@ fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
             delay_ms: random.random_range(5..=300),
             for_ms: 2 * for_ms,
         },
+        "full-disk" => Fault::FullDisk { node: server, for_ms },
         "sync-error" => Fault::SyncError { node: server },
         "crash-in-sync" => Fault::CrashInSync {
             node: server,
@@ -389,7 +400,7 @@ mod tests {
                 }
             }
         }
-        assert_eq!(kinds.len(), 12, "{kinds:?}");
+        assert_eq!(kinds.len(), 13, "{kinds:?}");
         assert!((5..60).contains(&quiet), "{quiet} seeds without a fault");
     }
 }

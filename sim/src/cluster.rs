@@ -296,6 +296,12 @@ impl Victim for Cluster {
         }
     }
 
+    fn fill_disk(&self, node: &str, is_full: bool) {
+        if let Some(machine) = self.machines.get(node) {
+            machine.disk.set_full(is_full);
+        }
+    }
+
     fn fail_next_sync(&self, node: &str) {
         if let Some(machine) = self.machines.get(node)
             && *machine.up.lock()

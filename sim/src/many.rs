@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::verdict::Verdict;
 
 /// Bugs that roles can be told to have, and the checkers must find.
-pub const BUGS: [(&str, &str); 6] = [
+pub const BUGS: [(&str, &str); 7] = [
     ("ack-before-fsync", "the log acknowledges before its sync"),
     (
         "torn-tail-accepted",
@@ -26,6 +26,10 @@ pub const BUGS: [(&str, &str); 6] = [
     ("read-uncommitted", "reads see writes that were not committed"),
     ("lock-early-release", "row locks are let go before the commit"),
     ("lost-prepared", "recovery forgets prepared transactions"),
+    (
+        "full-disk-keeps-tail",
+        "a commit that was refused on a full disk stays in the log",
+    ),
 ];
 
 /// What all children are told.

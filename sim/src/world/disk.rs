@@ -89,6 +89,8 @@ struct State {
     extra_sync_delay: Duration,
     fail_next_sync: bool,
     failed_syncs: u64,
+    /// No file can grow.
+    is_full: bool,
     /// Syncs that still succeed, and whom to tell when the one after them has begun.
     tripwire: Option<(u32, oneshot::Sender<()>)>,
     /// Counts crashes: handles from before one are dead.
@@ -186,6 +188,7 @@ impl SimDisk {
                 extra_sync_delay: Duration::ZERO,
                 fail_next_sync: false,
                 failed_syncs: 0,
+                is_full: false,
                 tripwire: None,
                 incarnation: 0,
             })),
@@ -241,6 +244,11 @@ impl SimDisk {
     /// Makes the next sync of a file fail; what it was to make durable is lost at the next crash.
     pub fn fail_next_sync(&self) {
         self.state.lock().fail_next_sync = true;
+    }
+
+    /// Whether files can grow.
+    pub fn set_full(&self, is_full: bool) {
+        self.state.lock().is_full = is_full;
     }
 
     /// Tells when, after `after_syncs` more, a sync has begun that will never end: the moment to crash.
@@ -435,10 +443,37 @@ impl SimFile {
 #[async_trait]
 impl DiskFile for SimFile {
     async fn write_at(&self, offset: u64, data: Bytes) -> io::Result<()> {
-        self.with(|content| {
+        let room = {
+            let mut state = self.disk.state.lock();
+            let state = &mut *state;
+            // What is overwritten needs no room; of the rest, the last free block takes a part.
+            state.is_full.then(|| state.random.random_range(0..=data.len()))
+        };
+        let (data, is_cut) = self.with(|content| {
+            let length = content.present.len() as u64;
+            let grows = offset.saturating_add(data.len() as u64) > length;
+            let (data, is_cut) = match room {
+                Some(room) if grows => {
+                    let free = usize::try_from(length.saturating_sub(offset)).unwrap_or(usize::MAX);
+                    (data.slice(..room.max(free).min(data.len())), true)
+                }
+                _ => (data, false),
+            };
             write_into(&mut content.present, offset, &data);
-            content.unsynced.push(Change::Write { offset, data });
-        })
+            content.unsynced.push(Change::Write {
+                offset,
+                data: data.clone(),
+            });
+            (data.len(), is_cut)
+        })?;
+        if is_cut {
+            trace!(
+                self.disk.trace,
+                "disk {} full {} after {data} bytes", self.disk.node, self.path
+            );
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        Ok(())
     }
 
     async fn read_at(&self, offset: u64, length: usize) -> io::Result<Bytes> {
@@ -640,6 +675,23 @@ mod tests {
             assert!(!task.is_finished());
             disk.crash(DiskCrash::Lost);
             assert_eq!(content(&disk, "a").await.unwrap(), b"one");
+        });
+    }
+
+    #[test]
+    fn a_full_disk_takes_a_part_and_overwrites() {
+        simulate(async {
+            let disk = disk(1);
+            let file = disk.create("a").await.unwrap();
+            file.write_at(0, Bytes::from_static(b"one")).await.unwrap();
+            disk.set_full(true);
+            file.write_at(0, Bytes::from_static(b"ONE")).await.unwrap();
+            let error = file.write_at(3, Bytes::from_static(b"two")).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+            assert!(b"ONEtwo".starts_with(&content(&disk, "a").await.unwrap()));
+            disk.set_full(false);
+            file.write_at(3, Bytes::from_static(b"two")).await.unwrap();
+            assert_eq!(content(&disk, "a").await.unwrap(), b"ONEtwo");
         });
     }
 

@@ -36,6 +36,6 @@ pub use constructs::{
 pub use evaluate::EvaluationContext;
 pub use expression::{ColumnId, Expression};
 pub use function::Function;
-pub use program::{InputColumn, ScanProgram, WriteProgram};
+pub use program::{CheckedColumn, InputColumn, NotNullCheck, ScanProgram, WriteProgram, null_in_column};
 pub use quoting::{quote_identifier, quote_literal};
 pub use resolve::{function_exists, resolve_function, resolve_operator};

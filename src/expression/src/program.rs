@@ -1,6 +1,7 @@
 //! What a Data Node is asked to compute: expressions with the columns that they read.
 
-use neorunbase_types::{Datum, Result, SqlError, SqlState};
+use bytes::BytesMut;
+use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
 use serde::{Deserialize, Serialize};
 
 use crate::{ColumnId, EvaluationContext, Expression};
@@ -34,10 +35,63 @@ pub struct WriteProgram {
     pub filter: Option<Expression>,
     /// New values, computed from the old row.
     pub assignments: Vec<(ColumnId, Expression)>,
-    /// Columns that must not become NULL, with their names and their tables' for the error.
-    pub not_null: Vec<(ColumnId, String, String)>,
+    /// Columns that must not become NULL, if any are assigned.
+    pub not_null: Option<NotNullCheck>,
     /// The result, over the new row: `inputs` with the assignments applied.
     pub returning: Vec<Expression>,
+}
+
+/// What an update must not do, and the names to say so.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NotNullCheck {
+    /// The table's schema.
+    pub schema: String,
+    /// The table's name.
+    pub table: String,
+    /// All of its columns in order: where they are among the program's inputs.
+    pub columns: Vec<CheckedColumn>,
+}
+
+/// A column of a checked table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CheckedColumn {
+    /// The input that reads it.
+    pub input: usize,
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub sql_type: SqlType,
+    /// Whether NULL is refused.
+    pub not_null: bool,
+}
+
+/// `23502` of a row that would have a NULL where none may be.
+pub fn null_in_column<'a>(
+    schema: &str,
+    table: &str,
+    column: &str,
+    row: impl Iterator<Item = (&'a Datum, &'a SqlType)>,
+) -> Box<SqlError> {
+    let mut text = BytesMut::new();
+    for (position, (value, sql_type)) in row.enumerate() {
+        if position > 0 {
+            text.extend_from_slice(b", ");
+        }
+        if value.is_null() {
+            text.extend_from_slice(b"null");
+        } else {
+            value.write_text(sql_type, &mut text);
+        }
+    }
+    SqlError::new(
+        SqlState::NOT_NULL_VIOLATION,
+        format!("null value in column \"{column}\" of relation \"{table}\" violates not-null constraint"),
+    )
+    .with_detail(format!(
+        "Failing row contains ({}).",
+        String::from_utf8_lossy(&text)
+    ))
+    .about_column(schema, table, column)
 }
 
 fn malformed(error: &postcard::Error) -> Box<SqlError> {
@@ -156,20 +210,35 @@ impl WriteProgram {
     pub fn assign(&self, context: &EvaluationContext<'_>) -> Result<Vec<(ColumnId, Datum)>> {
         let mut values = Vec::with_capacity(self.assignments.len());
         for (column, expression) in &self.assignments {
-            let value = expression.evaluate(context)?;
-            if value.is_null()
-                && let Some((_, name, table)) = self.not_null.iter().find(|(guarded, _, _)| guarded == column)
-            {
-                return Err(SqlError::new(
-                    SqlState::NOT_NULL_VIOLATION,
-                    format!(
-                        "null value in column \"{name}\" of relation \"{table}\" violates not-null constraint"
-                    ),
-                ));
-            }
-            values.push((*column, value));
+            values.push((*column, expression.evaluate(context)?));
+        }
+        if let Some(check) = &self.not_null
+            && values.iter().any(|(_, value)| value.is_null())
+        {
+            self.check_not_null(check, context.row, &values)?;
         }
         Ok(values)
+    }
+
+    fn check_not_null(
+        &self,
+        check: &NotNullCheck,
+        row: &[Datum],
+        assigned: &[(ColumnId, Datum)],
+    ) -> Result<()> {
+        let mut row = row.to_vec();
+        self.apply(&mut row, assigned);
+        let value_of = |column: &CheckedColumn| row.get(column.input).unwrap_or(&Datum::Null);
+        for column in check.columns.iter().filter(|column| column.not_null) {
+            if value_of(column).is_null() {
+                let row = check
+                    .columns
+                    .iter()
+                    .map(|column| (value_of(column), &column.sql_type));
+                return Err(null_in_column(&check.schema, &check.table, &column.name, row));
+            }
+        }
+        Ok(())
     }
 
     /// The new row in the order of `inputs`: the old one with the assigned values in place.

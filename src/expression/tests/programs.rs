@@ -3,11 +3,26 @@
 
 use bytes::Bytes;
 use neorunbase_expression::{
-    EvaluationContext, Expression, Function, InputColumn, ScanProgram, WriteProgram, coerce_for_column,
-    resolve_in_list, resolve_operator,
+    CheckedColumn, EvaluationContext, Expression, Function, InputColumn, NotNullCheck, ScanProgram,
+    WriteProgram, coerce_for_column, resolve_in_list, resolve_operator,
 };
 use neorunbase_types::{Datum, SqlType, numeric};
 use proptest::prelude::*;
+
+/// The check of a table `t` with these integer columns.
+fn not_null(columns: &[&str]) -> NotNullCheck {
+    let columns = columns.iter().enumerate().map(|(input, name)| CheckedColumn {
+        input,
+        name: (*name).to_owned(),
+        sql_type: SqlType::Integer,
+        not_null: true,
+    });
+    NotNullCheck {
+        schema: "public".to_owned(),
+        table: "t".to_owned(),
+        columns: columns.collect(),
+    }
+}
 
 fn leaf() -> impl Strategy<Value = Expression> {
     prop_oneof![
@@ -116,7 +131,7 @@ proptest! {
             inputs: inputs(),
             filter: None,
             assignments: vec![(7, value)],
-            not_null: vec![(7, "a".into(), "t".into())],
+            not_null: Some(not_null(&["a"])),
             returning: vec![returning],
         };
         prop_assert_eq!(WriteProgram::decode(&program.encode()).unwrap(), program);
@@ -198,7 +213,7 @@ fn a_write_assigns_checks_and_returns() {
         }],
         filter: Some(resolve_operator(">", Some(column()), five()).unwrap()),
         assignments: vec![(3, coerce_for_column(sum, "a", &SqlType::Integer).unwrap())],
-        not_null: vec![(3, "a".into(), "t".into())],
+        not_null: Some(not_null(&["a"])),
         returning: vec![column()],
     };
     let mut row = vec![Datum::Integer(6)];
@@ -224,6 +239,9 @@ fn a_write_assigns_checks_and_returns() {
         error.message,
         "null value in column \"a\" of relation \"t\" violates not-null constraint"
     );
+    assert_eq!(error.detail.as_deref(), Some("Failing row contains (null)."));
+    let objects = error.objects.unwrap();
+    assert_eq!((objects.table.as_str(), objects.column.as_str()), ("t", "a"));
 }
 
 #[test]

@@ -168,6 +168,17 @@ fn error_fields(output: &mut BytesMut, severity: &str, error: &SqlError) {
     if let Some(position) = error.position {
         field(b'P', &position.to_string());
     }
+    if let Some(objects) = &error.objects {
+        let named = [
+            (b's', &objects.schema),
+            (b't', &objects.table),
+            (b'c', &objects.column),
+            (b'n', &objects.constraint),
+        ];
+        for (code, name) in named.into_iter().filter(|(_, name)| !name.is_empty()) {
+            field(code, name);
+        }
+    }
     output.put_u8(0);
 }
 

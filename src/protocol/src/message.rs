@@ -560,6 +560,29 @@ pub struct ErrorReply {
     /// Hint, if any.
     #[prost(string, tag = "5")]
     pub hint: String,
+    /// The database objects that it is about, if any.
+    #[prost(message, optional, tag = "6")]
+    pub objects: Option<ErrorObjectsReply>,
+}
+
+/// The database objects that an error is about; empty: none.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ErrorObjectsReply {
+    /// The table's schema.
+    #[prost(string, tag = "1")]
+    pub schema: String,
+    /// The table.
+    #[prost(string, tag = "2")]
+    pub table: String,
+    /// The column.
+    #[prost(string, tag = "3")]
+    pub column: String,
+    /// The constraint.
+    #[prost(string, tag = "4")]
+    pub constraint: String,
+    /// Which row of the request.
+    #[prost(uint32, optional, tag = "5")]
+    pub row: Option<u32>,
 }
 
 /// Kinds of failure.

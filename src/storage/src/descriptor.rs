@@ -37,6 +37,8 @@ pub struct IndexDescriptor {
 pub struct TableDescriptor {
     /// Keyspace of the newest row versions.
     pub storage: u64,
+    /// The table's schema, for messages.
+    pub schema_name: String,
     /// The table's name, for messages.
     pub table_name: String,
     /// The primary key constraint's name, for messages.

@@ -11,16 +11,17 @@ mod writer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use neorunbase_kms::{DataKey, KeyError, Keyring};
-use neorunbase_world::{Disk, Entropy, Spawner, World};
+use neorunbase_world::{Clock, Disk, Entropy, Spawner, World};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::segment::SegmentInfo;
-use self::writer::{Request, Writer};
+use self::writer::{Append, Refusal, Request, Writer};
 
 /// The number of a frame: 1, 2, 3… over the life of the node. The number of a frame that was never
 /// acknowledged may be given again after a crash that lost it.
@@ -30,6 +31,9 @@ pub type Lsn = u64;
 const QUEUE_FRAMES: usize = 4096;
 /// Bytes that queued appends may hold together.
 const QUEUE_KIBIBYTES: u32 = 64 * 1024;
+
+/// How often an append that waits for room on the disk tries again.
+const ROOM_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// One shard's part of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +96,14 @@ pub enum WalError {
     /// A write or sync failed: nobody knows what is on disk, so nothing may be appended until the node restarts.
     #[error("the write-ahead log failed: {0}")]
     Failed(String),
+    /// The disk is full. Nothing of the frame is in the log, now or after a restart; later ones may find room.
+    #[error("write-ahead log {path}: {reason}")]
+    DiskFull {
+        /// Which file.
+        path: String,
+        /// What the device said.
+        reason: String,
+    },
     /// The frame is larger than allowed.
     #[error("a log frame of {bytes} bytes is larger than the {limit} bytes allowed")]
     FrameTooLarge {
@@ -236,12 +248,53 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Failed`] after any failed write or sync, for this and all later appends: `apply` never runs,
-    /// but the frame may still be found after a restart.
+    /// but the frame may still be found after a restart. After [`WalError::DiskFull`] it never will be.
     pub async fn append(
         &self,
         records: Vec<WalRecord>,
         apply: Box<dyn FnOnce(Lsn) + Send>,
     ) -> Result<Lsn, WalError> {
+        let append = self.prepare_append(records, apply).await?;
+        self.send(append).await.map_err(|refusal| match refusal {
+            Refusal::Failed(error) | Refusal::DiskFull { error, .. } => error,
+        })
+    }
+
+    /// Runs `apply` between the frames before and those after it, with the LSN that the next frame will get. Needs no
+    /// room on the disk.
+    ///
+    /// # Errors
+    /// [`WalError::Failed`].
+    pub async fn barrier(&self, apply: Box<dyn FnOnce(Lsn) + Send>) -> Result<Lsn, WalError> {
+        self.append(Vec::new(), apply).await
+    }
+
+    /// As [`append`](Self::append), but on a full disk it waits for room: for what cannot be taken back any more.
+    ///
+    /// # Errors
+    /// As [`append`](Self::append), without [`WalError::DiskFull`].
+    pub async fn append_when_room(
+        &self,
+        clock: &dyn Clock,
+        records: Vec<WalRecord>,
+        apply: Box<dyn FnOnce(Lsn) + Send>,
+    ) -> Result<Lsn, WalError> {
+        let mut append = self.prepare_append(records, apply).await?;
+        loop {
+            match self.send(append).await {
+                Ok(lsn) => return Ok(lsn),
+                Err(Refusal::Failed(error)) => return Err(error),
+                Err(Refusal::DiskFull { append: again, .. }) => append = again,
+            }
+            clock.sleep(ROOM_POLL_INTERVAL).await;
+        }
+    }
+
+    async fn prepare_append(
+        &self,
+        records: Vec<WalRecord>,
+        apply: Box<dyn FnOnce(Lsn) + Send>,
+    ) -> Result<Append, WalError> {
         let bytes = frame::encoded_bytes(records.iter().map(|record| record.payload.len()));
         if bytes > u64::from(self.options.max_frame_bytes) {
             return Err(WalError::FrameTooLarge {
@@ -254,21 +307,28 @@ impl Wal {
             let key = self.keys.key(record.shard).await?;
             keyed.push((record, key));
         }
-        let kibibytes = u32::try_from(bytes / 1024 + 1)
-            .unwrap_or(QUEUE_KIBIBYTES)
-            .min(QUEUE_KIBIBYTES);
-        let room = self.queue_room.clone().acquire_many_owned(kibibytes).await;
-        let room = room.map_err(|_| WalError::Closed)?;
-        let (done, outcome) = oneshot::channel();
-        let request = Request {
+        Ok(Append {
             records: keyed,
             bytes,
             apply,
+        })
+    }
+
+    async fn send(&self, append: Append) -> Result<Lsn, Refusal> {
+        let closed = || Refusal::Failed(WalError::Closed);
+        let kibibytes = u32::try_from(append.bytes / 1024 + 1)
+            .unwrap_or(QUEUE_KIBIBYTES)
+            .min(QUEUE_KIBIBYTES);
+        let room = self.queue_room.clone().acquire_many_owned(kibibytes).await;
+        let room = room.map_err(|_| closed())?;
+        let (done, outcome) = oneshot::channel();
+        let request = Request {
+            append,
             done,
-            room,
+            _room: room,
         };
-        self.queue.send(request).await.map_err(|_| WalError::Closed)?;
-        outcome.await.map_err(|_| WalError::Closed)?
+        self.queue.send(request).await.map_err(|_| closed())?;
+        outcome.await.map_err(|_| closed())?
     }
 
     /// Removes the segments all of whose frames are below `lsn`.

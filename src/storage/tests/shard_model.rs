@@ -51,6 +51,7 @@ fn table(with_late_index: bool) -> Arc<TableDescriptor> {
     Arc::new(TableDescriptor {
         storage: TABLE,
         table_name: "t".to_owned(),
+        schema_name: "public".to_owned(),
         primary_key_name: "t_pkey".to_owned(),
         primary_key: vec![column(1, false)],
         indexes,

@@ -176,6 +176,24 @@ pub struct SqlError {
     pub hint: Option<String>,
     /// 1-based character position in the query text.
     pub position: Option<u32>,
+    /// The database objects that it is about.
+    pub objects: Option<Box<ErrorObjects>>,
+}
+
+/// The database objects that an error is about: fields `s`, `t`, `c` and `n` of an ErrorResponse (PostgreSQL manual,
+/// "Error and Notice Message Fields"), by which programs tell what was violated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ErrorObjects {
+    /// The schema of the table.
+    pub schema: String,
+    /// The table.
+    pub table: String,
+    /// The column; empty: none in particular.
+    pub column: String,
+    /// The constraint; empty: none.
+    pub constraint: String,
+    /// Which of several rows it is about, counted from 0; not for clients.
+    pub row: Option<u32>,
 }
 
 /// The result of anything SQL-facing. The error is boxed to keep the good path small.
@@ -191,6 +209,7 @@ impl SqlError {
             detail: None,
             hint: None,
             position: None,
+            objects: None,
         })
     }
 
@@ -218,6 +237,37 @@ impl SqlError {
     #[must_use]
     pub fn with_hint(mut self: Box<Self>, hint: impl Into<String>) -> Box<Self> {
         self.hint = Some(hint.into());
+        self
+    }
+
+    /// Names the column that it is about.
+    #[must_use]
+    pub fn about_column(mut self: Box<Self>, schema: &str, table: &str, column: &str) -> Box<Self> {
+        self.objects = Some(Box::new(ErrorObjects {
+            schema: schema.to_owned(),
+            table: table.to_owned(),
+            column: column.to_owned(),
+            ..ErrorObjects::default()
+        }));
+        self
+    }
+
+    /// Says which of several rows it is about.
+    #[must_use]
+    pub fn about_row(mut self: Box<Self>, row: u32) -> Box<Self> {
+        self.objects.get_or_insert_default().row = Some(row);
+        self
+    }
+
+    /// Names the constraint that it is about.
+    #[must_use]
+    pub fn about_constraint(mut self: Box<Self>, schema: &str, table: &str, constraint: &str) -> Box<Self> {
+        self.objects = Some(Box::new(ErrorObjects {
+            schema: schema.to_owned(),
+            table: table.to_owned(),
+            constraint: constraint.to_owned(),
+            ..ErrorObjects::default()
+        }));
         self
     }
 

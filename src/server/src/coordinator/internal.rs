@@ -27,6 +27,7 @@ fn refuse(kind: ErrorKind, message: String) -> Response {
         message,
         detail: String::new(),
         hint: String::new(),
+        objects: None,
     })
     .into()
 }

@@ -102,6 +102,7 @@ pub fn descriptor(table: &Table) -> TableDescriptor {
     };
     TableDescriptor {
         storage: table.storage,
+        schema_name: table.schema.clone(),
         table_name: table.name.clone(),
         primary_key_name: table
             .primary_key

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use neorunbase_protocol::CallError;
 use neorunbase_protocol::message::{ErrorKind, ErrorReply, RequestBody, ResponseBody, ShardId, ShardRef};
+use neorunbase_types::error::ErrorObjects;
 use neorunbase_types::{SqlError, SqlState};
 use neorunbase_world::World;
 
@@ -155,5 +156,14 @@ pub fn sql_error(reply: ErrorReply) -> Box<SqlError> {
     if !reply.hint.is_empty() {
         error = error.with_hint(reply.hint);
     }
+    error.objects = reply.objects.map(|objects| {
+        Box::new(ErrorObjects {
+            schema: objects.schema,
+            table: objects.table,
+            column: objects.column,
+            constraint: objects.constraint,
+            row: objects.row,
+        })
+    });
     error
 }

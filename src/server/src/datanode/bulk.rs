@@ -72,7 +72,7 @@ impl DataNode {
                 ));
             }
         };
-        self.log(records, Box::new(apply)).await?;
+        self.log(records, Box::new(apply), Box::new(|| {})).await?;
         Ok(WrittenReply {
             affected,
             commit_timestamp,
@@ -114,7 +114,7 @@ impl DataNode {
         if index.unique
             && let Some(key) = shard.store.first_duplicate(descriptor.storage, index)?
         {
-            return Err(duplicate_in_build(index, &key));
+            return Err(duplicate_in_build(descriptor, index, &key));
         }
         // The build is not in the log: it counts once the engine has it durably.
         shard.store.engine().flush().await.map_err(StorageError::from)?;
@@ -147,11 +147,11 @@ impl DataNode {
                 ));
             }
         };
-        self.log(records, Box::new(apply)).await
+        self.log(records, Box::new(apply), Box::new(|| {})).await
     }
 }
 
-fn duplicate_in_build(index: &IndexDescriptor, key: &[u8]) -> Failure {
+fn duplicate_in_build(table: &TableDescriptor, index: &IndexDescriptor, key: &[u8]) -> Failure {
     let types: Vec<_> = index
         .columns
         .iter()
@@ -160,7 +160,8 @@ fn duplicate_in_build(index: &IndexDescriptor, key: &[u8]) -> Failure {
     let error = SqlError::new(
         SqlState::UNIQUE_VIOLATION,
         format!("could not create unique index \"{}\"", index.name),
-    );
+    )
+    .about_constraint(&table.schema_name, &table.table_name, &index.name);
     Failure::Sql(match decode_key(key, &types) {
         Ok(values) => error.with_detail(format!(
             "Key {} is duplicated.",

@@ -5,8 +5,6 @@ use std::sync::atomic::Ordering;
 use tokio::sync::oneshot;
 
 use super::DataNode;
-use super::commit::wal_record;
-use super::log_record::{BarrierRecord, LogEntry};
 
 impl DataNode {
     /// Takes a checkpoint if the log has grown enough, or it was long ago and something was written since.
@@ -25,7 +23,6 @@ impl DataNode {
         self.last_checkpoint
             .store(self.world.clock.monotonic().0, Ordering::SeqCst);
         let shards: Vec<_> = self.shards.read().values().cloned().collect();
-        let Some(first) = shards.first() else { return };
         let Ok(node) = self.shared() else { return };
         let (sender, barrier) = oneshot::channel();
         // Callbacks run in log order: when this one runs, every frame before it has reached its engine, and what
@@ -34,8 +31,7 @@ impl DataNode {
             let oldest_prepared = node.prepared.lock().values().min().copied();
             let _ = sender.send((lsn, oldest_prepared));
         };
-        let records = vec![wal_record(first, LogEntry::Barrier(BarrierRecord {}))];
-        if self.log(records, Box::new(apply)).await.is_err() {
+        if self.wal.barrier(Box::new(apply)).await.is_err() {
             return;
         }
         let Ok((lsn, oldest_prepared)) = barrier.await else {
@@ -55,7 +51,7 @@ impl DataNode {
         }
         let needed_from = oldest_prepared.map_or(lsn, |oldest| oldest.min(lsn));
         match self.wal.truncate_below(needed_from).await {
-            Ok(()) => self.checkpointed_below.store(lsn + 1, Ordering::SeqCst),
+            Ok(()) => self.checkpointed_below.store(lsn, Ordering::SeqCst),
             Err(error) => tracing::warn!(%error, "the log cannot be cut now"),
         }
     }

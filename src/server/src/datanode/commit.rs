@@ -262,15 +262,13 @@ impl DataNode {
         };
         let kept_reply = kept(&reply);
         let (node, participant) = unsettled.disarm();
-        self.log(
-            records,
-            Box::new(move |lsn| {
-                if node.apply_parts(&parts, commit_timestamp, lsn, |_| None) {
-                    node.settle(&participant, Outcome::Committed(commit_timestamp), kept_reply);
-                }
-            }),
-        )
-        .await?;
+        let refused = settle_aborted(&node, &participant);
+        let apply = move |lsn| {
+            if node.apply_parts(&parts, commit_timestamp, lsn, |_| None) {
+                node.settle(&participant, Outcome::Committed(commit_timestamp), kept_reply);
+            }
+        };
+        self.log(records, Box::new(apply), refused).await?;
         Ok(reply)
     }
 
@@ -395,14 +393,12 @@ impl DataNode {
         }
         self.check_frame_size(&records)?;
         let (node, participant) = unsettled.disarm();
-        self.log(
-            records,
-            Box::new(move |lsn| {
-                node.prepared.lock().insert(participant.id(), lsn);
-                participant.prepared();
-            }),
-        )
-        .await
+        let refused = settle_aborted(&node, &participant);
+        let apply = move |lsn| {
+            node.prepared.lock().insert(participant.id(), lsn);
+            participant.prepared();
+        };
+        self.log(records, Box::new(apply), refused).await
     }
 
     /// See [`Decide`].
@@ -576,8 +572,14 @@ impl DataNode {
             apply(0);
             return Ok(());
         }
-        self.log(records, Box::new(apply)).await
+        self.log_when_room(records, Box::new(apply)).await
     }
+}
+
+/// Ends the transaction as rolled back: nothing of it came into the log.
+fn settle_aborted(node: &Arc<DataNode>, participant: &Arc<Participant>) -> Box<dyn FnOnce() + Send> {
+    let (node, participant) = (node.clone(), participant.clone());
+    Box::new(move || node.settle(&participant, Outcome::Aborted, None))
 }
 
 /// The outcome that a message's commit timestamp stands for.

@@ -194,7 +194,7 @@ impl DataNode {
                 )),
             }
         };
-        self.log(records, Box::new(apply)).await?;
+        self.log(records, Box::new(apply), Box::new(|| {})).await?;
         Ok(reply(Outcome::Aborted))
     }
 
@@ -380,6 +380,8 @@ impl DataNode {
                 }
             }
         };
-        self.log(records, Box::new(apply)).await
+        let refused_node = self.shared()?;
+        let refused = move || refused_node.forgettable.lock().append(&mut forgettable);
+        self.log(records, Box::new(apply), Box::new(refused)).await
     }
 }

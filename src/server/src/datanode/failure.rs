@@ -1,6 +1,8 @@
 //! Why a request failed, and how that travels.
 
-use neorunbase_protocol::message::{ErrorKind, ErrorReply, Response, ResponseBody, ShardId, TransactionId};
+use neorunbase_protocol::message::{
+    ErrorKind, ErrorObjectsReply, ErrorReply, Response, ResponseBody, ShardId, TransactionId,
+};
 use neorunbase_storage::StorageError;
 use neorunbase_txn::{LockError, TimestampError};
 use neorunbase_types::{SqlError, SqlState};
@@ -33,6 +35,13 @@ impl Failure {
                 message: error.message,
                 detail: error.detail.unwrap_or_default(),
                 hint: error.hint.unwrap_or_default(),
+                objects: error.objects.map(|objects| ErrorObjectsReply {
+                    schema: objects.schema,
+                    table: objects.table,
+                    column: objects.column,
+                    constraint: objects.constraint,
+                    row: objects.row,
+                }),
             },
             Self::StaleEpoch { shard, serving } => ErrorReply {
                 kind: ErrorKind::StaleEpoch.into(),

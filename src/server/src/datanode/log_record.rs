@@ -11,7 +11,7 @@ use neorunbase_protocol::message::{ShardId, Timestamp, TransactionId};
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LogRecord {
     /// What happened.
-    #[prost(oneof = "LogEntry", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "LogEntry", tags = "1, 2, 3, 4")]
     pub entry: Option<LogEntry>,
 }
 
@@ -30,9 +30,6 @@ pub enum LogEntry {
     /// Decisions that nobody will ask for any more.
     #[prost(message, tag = "4")]
     Forget(ForgetRecord),
-    /// Nothing; everything before it has been applied.
-    #[prost(message, tag = "5")]
-    Barrier(BarrierRecord),
 }
 
 /// See [`LogEntry::Commit`].
@@ -93,10 +90,6 @@ pub struct ForgetRecord {
     #[prost(fixed64, repeated, tag = "1")]
     pub transactions: Vec<TransactionId>,
 }
-
-/// See [`LogEntry::Barrier`].
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
-pub struct BarrierRecord {}
 
 /// Writes of one table.
 #[derive(Clone, PartialEq, prost::Message)]

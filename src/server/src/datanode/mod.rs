@@ -44,7 +44,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use neorunbase_kms::Keyring;
 use neorunbase_protocol::message::{ShardId, ShardRef, TransactionId, WrittenReply};
-use neorunbase_storage::wal::{Lsn, Wal, WalRecord};
+use neorunbase_storage::wal::{Lsn, Wal, WalError, WalRecord};
 use neorunbase_txn::{LockTable, Outcomes, TimestampSource, Transaction};
 use neorunbase_types::{SqlError, SqlState};
 use neorunbase_world::{TaskHandle, World};
@@ -183,18 +183,67 @@ impl DataNode {
         })
     }
 
-    /// Writes one log frame and returns when `apply` has run. Happens even if the caller goes away.
-    async fn log(&self, records: Vec<WalRecord>, apply: Box<dyn FnOnce(Lsn) + Send>) -> Result<(), Failure> {
+    /// Writes one log frame and returns when `apply` has run. Happens even if the caller goes away. On a full disk
+    /// it runs `refused` instead and returns `53100`: for what can still be given up.
+    async fn log(
+        &self,
+        records: Vec<WalRecord>,
+        apply: Box<dyn FnOnce(Lsn) + Send>,
+        refused: Box<dyn FnOnce() + Send>,
+    ) -> Result<(), Failure> {
         self.check_healthy()?;
         let node = self.shared()?;
         let step = async move {
-            if let Err(error) = node.wal.append(records, apply).await {
-                // Whether the frame is on disk cannot be known before a restart reads the log.
-                node.fail(error.to_string());
+            match node.wal.append(records, apply).await {
+                Ok(_) => Ok(()),
+                Err(WalError::DiskFull { path, reason }) => {
+                    refused();
+                    Err(node.disk_full(&path, &reason))
+                }
+                Err(error) => {
+                    node.log_failed(&error);
+                    Ok(())
+                }
+            }
+        };
+        DurableStep::new(self.world.spawner.clone(), step).await?;
+        self.check_healthy()
+    }
+
+    /// As [`log`](Self::log), for what cannot be given up any more: on a full disk it waits for room.
+    async fn log_when_room(
+        &self,
+        records: Vec<WalRecord>,
+        apply: Box<dyn FnOnce(Lsn) + Send>,
+    ) -> Result<(), Failure> {
+        self.check_healthy()?;
+        let node = self.shared()?;
+        let step = async move {
+            let clock = node.world.clock.clone();
+            if let Err(error) = node.wal.append_when_room(&*clock, records, apply).await {
+                node.log_failed(&error);
             }
         };
         DurableStep::new(self.world.spawner.clone(), step).await;
         self.check_healthy()
+    }
+
+    fn log_failed(&self, error: &WalError) {
+        // Whether the frame is on disk cannot be known before a restart reads the log.
+        self.fail(error.to_string());
+    }
+
+    fn disk_full(&self, path: &str, reason: &str) -> Failure {
+        Failure::Sql(
+            SqlError::new(
+                SqlState::DISK_FULL,
+                format!(
+                    "could not extend file \"{path}\" of data node \"{}\": {reason}",
+                    self.config.name
+                ),
+            )
+            .with_hint("Check free disk space."),
+        )
     }
 
     /// An open shard, served or not.

@@ -144,7 +144,6 @@ impl DataNode {
                     shard.apply(&[], 0, lsn, &[], &system)?;
                 }
             }
-            LogEntry::Barrier(_) => {}
         }
         Ok(())
     }

@@ -160,13 +160,19 @@ impl<'a> Changes<'a> {
 }
 
 /// `23505`
-pub(super) fn duplicate_key(constraint: &str, columns: &[KeyColumn], values: &[Datum]) -> Failure {
+fn duplicate_key(
+    table: &TableDescriptor,
+    constraint: &str,
+    columns: &[KeyColumn],
+    values: &[Datum],
+) -> Failure {
     Failure::Sql(
         SqlError::new(
             SqlState::UNIQUE_VIOLATION,
             format!("duplicate key value violates unique constraint \"{constraint}\""),
         )
-        .with_detail(format!("Key {} already exists.", describe_key(columns, values))),
+        .with_detail(format!("Key {} already exists.", describe_key(columns, values)))
+        .about_constraint(&table.schema_name, &table.table_name, constraint),
     )
 }
 
@@ -196,7 +202,7 @@ pub(super) fn duplicate_primary_key(table: &TableDescriptor, row: &[u8]) -> Fail
         .collect();
     let mut values = Vec::with_capacity(wanted.len());
     match decode_columns(row, &wanted, &mut values) {
-        Ok(()) => duplicate_key(&table.primary_key_name, &table.primary_key, &values),
+        Ok(()) => duplicate_key(table, &table.primary_key_name, &table.primary_key, &values),
         Err(error) => error.into(),
     }
 }
@@ -204,7 +210,7 @@ pub(super) fn duplicate_primary_key(table: &TableDescriptor, row: &[u8]) -> Fail
 /// The `23505` of a unique index.
 pub(super) fn duplicate_unique_value(table: &TableDescriptor, value: &UniqueValue) -> Failure {
     let index = &table.indexes[value.index];
-    duplicate_key(&index.name, &index.columns, &value.values)
+    duplicate_key(table, &index.name, &index.columns, &value.values)
 }
 
 impl DataNode {
@@ -238,10 +244,15 @@ impl DataNode {
         let mut changes = Changes::new(&access, table);
         let mut reply = WrittenReply::default();
         for (position, write) in request.writes.iter().enumerate() {
-            if write_row(&access, &mut changes, write).await? {
+            let position = u32::try_from(position).unwrap_or(u32::MAX);
+            let counts = match write_row(&access, &mut changes, write).await {
+                Err(Failure::Sql(error)) => return Err(Failure::Sql(error.about_row(position))),
+                outcome => outcome?,
+            };
+            if counts {
                 reply.affected += 1;
             } else if write.kind == i32::from(RowWriteKind::InsertOrSkip) {
-                reply.skipped.push(u32::try_from(position).unwrap_or(u32::MAX));
+                reply.skipped.push(position);
             }
         }
         changes.keep();

@@ -190,13 +190,13 @@ impl Binder<'_> {
         }
         let has_returning = modification.returning.is_some();
         let returning = builder.localize_all(returning, &self.slots)?;
-        let not_null = modification
+        let mut may_violate = modification
             .assignments
             .iter()
-            .map(|(position, _)| &table.columns[*position])
-            .filter(|column| column.not_null)
-            .map(|column| (column.id, column.name.clone(), table.name.clone()))
-            .collect();
+            .map(|(position, _)| &table.columns[*position]);
+        let not_null = may_violate
+            .any(|column| column.not_null)
+            .then(|| builder.not_null_check());
         let inputs = builder.inputs;
         let path = detect_access_path(table, filter.as_ref(), &|index| {
             inputs.get(index).map(|input| input.column)

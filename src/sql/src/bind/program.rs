@@ -2,7 +2,7 @@
 
 use neorunbase_catalog::Table;
 use neorunbase_catalog::schema::ROW_ID_COLUMN;
-use neorunbase_expression::{ColumnId, Expression, InputColumn};
+use neorunbase_expression::{CheckedColumn, ColumnId, Expression, InputColumn, NotNullCheck};
 use neorunbase_types::{Datum, Result, SqlError};
 
 use super::slots::Slots;
@@ -32,6 +32,22 @@ impl<'a> ProgramBuilder<'a> {
             .map_or(Datum::Null, |column| column.missing.clone());
         self.inputs.push(InputColumn { column, missing });
         self.inputs.len() - 1
+    }
+
+    /// The check of all the table's NOT NULL columns. Reads every column: the error shows the whole row.
+    pub(crate) fn not_null_check(&mut self) -> NotNullCheck {
+        let table = self.table;
+        let columns = table.columns.iter().map(|column| CheckedColumn {
+            input: self.input(column.id),
+            name: column.name.clone(),
+            sql_type: column.sql_type.clone(),
+            not_null: column.not_null,
+        });
+        NotNullCheck {
+            columns: columns.collect(),
+            schema: table.schema.clone(),
+            table: table.name.clone(),
+        }
     }
 
     /// Turns an expression over slots into one over the inputs. `None` if it needs more than the table's row.

@@ -155,8 +155,13 @@ impl Reader<'_> {
             let found = frame::search(content, offset + 1, self.expected);
             if is_last && is_interrupted_write(&found, self.expected) {
                 self.recovered.torn_tail_bytes += (content.len() - offset) as u64;
-                if fault::planted("torn-tail-accepted") {
-                    self.take_torn_frame(&content[offset..], &mut ciphers).await?;
+                if fault::planted("torn-tail-accepted")
+                    && self.take_torn_frame(&content[offset..], &mut ciphers).await?
+                {
+                    return Ok(Kept {
+                        bytes: content.len(),
+                        synced_bytes,
+                    });
                 }
                 return Ok(Kept {
                     bytes: offset,
@@ -205,33 +210,27 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// A planted bug: takes those records of an interrupted frame that happen to be whole.
-    async fn take_torn_frame(&mut self, input: &[u8], ciphers: &mut SegmentCiphers) -> Result<(), WalError> {
-        let Some(parsed) = frame::parse_unchecked(input) else {
-            return Ok(());
+    /// A planted bug: takes the frame of an interrupted write as if it were whole, with those records that are.
+    async fn take_torn_frame(
+        &mut self,
+        input: &[u8],
+        ciphers: &mut SegmentCiphers,
+    ) -> Result<bool, WalError> {
+        let parsed = frame::parse_unchecked(input).filter(|parsed| parsed.lsn == self.expected);
+        let Some(parsed) = parsed else {
+            return Ok(false);
         };
-        if parsed.lsn != self.expected {
-            return Ok(());
-        }
         let mut records = Vec::new();
         for sealed in &parsed.records {
             let key = self.key(sealed.shard).await?;
             records.extend(sealed.open(ciphers, &key));
         }
-        tracing::debug!(
-            lsn = parsed.lsn,
-            records = parsed.records.len(),
-            whole = records.len(),
-            "a torn frame"
-        );
-        if !records.is_empty() {
-            self.recovered.frames.push(Frame {
-                lsn: parsed.lsn,
-                records,
-            });
-            self.expected += 1;
-        }
-        Ok(())
+        self.recovered.frames.push(Frame {
+            lsn: parsed.lsn,
+            records,
+        });
+        self.expected += 1;
+        Ok(true)
     }
 
     async fn key(&mut self, shard: u64) -> Result<DataKey, WalError> {

@@ -16,14 +16,27 @@ use super::{Lsn, SharedState, WalError, WalOptions, WalRecord, io_error};
 /// Bytes of frames that go into one write at most (unless one frame alone is larger).
 const BATCH_BYTES: u64 = 4 << 20;
 
-/// One queued append.
-pub(super) struct Request {
+/// What is to be appended, and what happens then.
+pub(super) struct Append {
     pub records: Vec<(WalRecord, DataKey)>,
     pub bytes: u64,
     pub apply: Box<dyn FnOnce(Lsn) + Send>,
-    pub done: oneshot::Sender<Result<Lsn, WalError>>,
+}
+
+/// Why an append was not done.
+pub(super) enum Refusal {
+    /// For good.
+    Failed(WalError),
+    /// No room, and not a byte of it is left in the log: it may be tried again.
+    DiskFull { append: Append, error: WalError },
+}
+
+/// One queued append.
+pub(super) struct Request {
+    pub append: Append,
+    pub done: oneshot::Sender<Result<Lsn, Refusal>>,
     /// Makes room in the queue when it is dropped.
-    pub room: OwnedSemaphorePermit,
+    pub _room: OwnedSemaphorePermit,
 }
 
 /// Writes frames, in order, to one segment after the other.
@@ -40,8 +53,25 @@ pub(super) struct Writer {
     /// The last LSN known to be durable.
     synced: Lsn,
     ciphers: SegmentCiphers,
-    /// Random; the salts of segments are derived from it.
-    salts: [u8; 32],
+    /// Where each segment's salt comes from.
+    salts: Salts,
+    /// The disk was full: frames were cut from the segment, and the next frame begins another one. Its LSN was given
+    /// before, and must not be sealed under the same key again.
+    must_begin_segment: bool,
+}
+
+/// Derives another salt for every segment, also for one that begins with the same LSN as one before.
+struct Salts {
+    /// Random.
+    seed: [u8; 32],
+    derived: u64,
+}
+
+impl Salts {
+    fn next(&mut self) -> [u8; 32] {
+        self.derived += 1;
+        derive_key(&self.seed, &self.derived.to_le_bytes(), b"segment")
+    }
 }
 
 impl Writer {
@@ -51,9 +81,13 @@ impl Writer {
         options: WalOptions,
         state: Arc<SharedState>,
         next_lsn: Lsn,
-        salts: [u8; 32],
+        salt_seed: [u8; 32],
     ) -> Result<Self, WalError> {
-        let (file, ciphers) = create_segment(&*disk, &options, &state, next_lsn, &salts).await?;
+        let mut salts = Salts {
+            seed: salt_seed,
+            derived: 0,
+        };
+        let (file, ciphers) = create_segment(&*disk, &options, &state, next_lsn, salts.next()).await?;
         Ok(Self {
             disk,
             options,
@@ -65,84 +99,119 @@ impl Writer {
             synced: next_lsn - 1,
             ciphers,
             salts,
+            must_begin_segment: false,
         })
     }
 
     /// Serves appends until nobody can send any more.
     pub async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut failure: Option<WalError> = None;
+        let mut batch: Vec<Request> = Vec::new();
         let mut frames = Vec::new();
-        let mut waiting = Vec::new();
+        let mut is_full = false;
         while let Some(first) = requests.recv().await {
             let mut batch_bytes = 0;
             let mut next = Some(first);
             while let Some(request) = next {
-                batch_bytes += request.bytes;
-                frames.push(request.records);
-                waiting.push((request.apply, request.done, request.room));
+                batch_bytes += request.append.bytes;
+                batch.push(request);
                 next = if batch_bytes < BATCH_BYTES {
                     requests.try_recv().ok()
                 } else {
                     None
                 };
             }
+            frames.extend(
+                batch
+                    .iter_mut()
+                    .map(|request| std::mem::take(&mut request.append.records)),
+            );
             let first_lsn = self.next_lsn;
-            if failure.is_none()
-                && let Err(error) = self.write(&frames).await
-            {
-                tracing::error!(%error, "the write-ahead log failed; nothing can be written until a restart");
-                failure = Some(WalError::Failed(error.to_string()));
+            let outcome = match &failure {
+                Some(failure) => Err(failure.clone()),
+                None => self.write(&frames).await,
+            };
+            // What was synced before the disk was full is in the log.
+            let durable_below = match &outcome {
+                Ok(()) | Err(WalError::DiskFull { .. }) => self.next_lsn,
+                Err(_) => first_lsn,
+            };
+            let writes = frames.iter().any(|records| !records.is_empty());
+            if outcome.is_ok() && writes && std::mem::take(&mut is_full) {
+                tracing::info!("the write-ahead log has room again");
             }
-            frames.clear();
-            if let Some(failure) = &failure {
-                for (_, done, _) in waiting.drain(..) {
-                    let _ = done.send(Err(failure.clone()));
+            let mut applied = Vec::with_capacity(batch.len());
+            let mut refused = Vec::new();
+            let mut lsn = first_lsn;
+            for (mut request, records) in batch.drain(..).zip(frames.drain(..)) {
+                let is_barrier = records.is_empty();
+                if failure.is_some() || !refused.is_empty() || (!is_barrier && lsn >= durable_below) {
+                    request.append.records = records;
+                    refused.push(request);
+                    continue;
                 }
-                continue;
-            }
-            let mut applied = Vec::with_capacity(waiting.len());
-            for (lsn, (apply, done, _room)) in (first_lsn..).zip(waiting.drain(..)) {
-                apply(lsn);
-                applied.push((lsn, done));
+                (request.append.apply)(lsn);
+                applied.push((lsn, request.done));
+                lsn += u64::from(!is_barrier);
             }
             for (lsn, done) in applied {
                 // The caller may be gone; the frame is durable and applied all the same.
                 let _ = done.send(Ok(lsn));
             }
+            let Err(error) = outcome else { continue };
+            if failure.is_none() {
+                match &error {
+                    WalError::DiskFull { .. } => {
+                        if !std::mem::replace(&mut is_full, true) {
+                            tracing::error!(%error, "writes are refused until the disk has room again");
+                        }
+                    }
+                    _ => {
+                        tracing::error!(%error, "the write-ahead log failed; nothing can be written until a restart");
+                        failure = Some(WalError::Failed(error.to_string()));
+                    }
+                }
+            }
+            for Request { append, done, .. } in refused {
+                let _ = done.send(Err(match &failure {
+                    Some(failure) => Refusal::Failed(failure.clone()),
+                    None => Refusal::DiskFull {
+                        append,
+                        error: error.clone(),
+                    },
+                }));
+            }
         }
     }
 
+    /// Makes all of `frames` durable (one without records is a barrier, and is not written). After [`WalError::DiskFull`] that is true of what is below `next_lsn`, and the
+    /// log holds nothing of the rest.
     async fn write(&mut self, frames: &[Vec<(WalRecord, DataKey)>]) -> Result<(), WalError> {
-        for records in frames {
+        for records in frames.iter().filter(|records| !records.is_empty()) {
             let filled = self.written + self.pending.len() as u64;
-            if filled >= self.options.segment_bytes && filled > HEADER_BYTES as u64 {
+            let is_long = filled >= self.options.segment_bytes && filled > HEADER_BYTES as u64;
+            if is_long || self.must_begin_segment {
                 self.sync_pending().await?;
-                (self.file, self.ciphers) = create_segment(
-                    &*self.disk,
-                    &self.options,
-                    &self.state,
-                    self.next_lsn,
-                    &self.salts,
-                )
-                .await?;
-                self.written = HEADER_BYTES as u64;
+                self.begin_segment().await?;
             }
             let lsn = self.next_lsn;
             frame::encode(&mut self.pending, &mut self.ciphers, lsn, self.synced, records);
             self.next_lsn += 1;
         }
-        self.sync_pending().await?;
-        self.state.next_lsn.store(self.next_lsn, Ordering::Release);
-        Ok(())
+        self.sync_pending().await
     }
 
     async fn sync_pending(&mut self) -> Result<(), WalError> {
-        let path = || self.options.directory.clone();
-        let failed = |error: std::io::Error| io_error(&path(), &error);
         if !self.pending.is_empty() {
+            let path = segment::path(&self.options.directory, self.active_segment());
+            let failed = |error: std::io::Error| io_error(&path, &error);
             let data = Bytes::from(std::mem::take(&mut self.pending));
             let length = data.len() as u64;
-            self.file.write_at(self.written, data).await.map_err(failed)?;
+            match self.file.write_at(self.written, data).await {
+                Ok(()) => {}
+                Err(error) if is_disk_full(&error) => return Err(self.cut_back(&path, &error).await),
+                Err(error) => return Err(failed(error)),
+            }
             self.written += length;
             self.state.bytes.fetch_add(length, Ordering::Relaxed);
             if let Some(active) = self.state.segments.lock().last_mut() {
@@ -153,8 +222,76 @@ impl Writer {
             }
         }
         self.synced = self.next_lsn - 1;
+        self.state.next_lsn.store(self.next_lsn, Ordering::Release);
         Ok(())
     }
+
+    /// Removes, durably, what a write left that found the disk full: its frames are going to be reported as not
+    /// written, and no restart may find them.
+    async fn cut_back(&mut self, path: &str, full: &std::io::Error) -> WalError {
+        let full = WalError::DiskFull {
+            path: path.to_owned(),
+            reason: full.to_string(),
+        };
+        let cut = async {
+            if fault::planted("full-disk-keeps-tail") {
+                return Ok(());
+            }
+            self.file.set_length(self.written).await?;
+            self.file.sync().await
+        };
+        if let Err(error) = cut.await {
+            return io_error(path, &error);
+        }
+        self.next_lsn = self.synced + 1;
+        self.must_begin_segment = true;
+        full
+    }
+
+    /// Goes on in a new segment. A full disk leaves all as it was.
+    async fn begin_segment(&mut self) -> Result<(), WalError> {
+        let path = segment::path(&self.options.directory, self.next_lsn);
+        let failed = |error: std::io::Error| io_error(&path, &error);
+        if self.written == HEADER_BYTES as u64 {
+            // The active one holds no frame, and the new one is going to have its name.
+            self.state.segments.lock().pop();
+            self.state.bytes.fetch_sub(self.written, Ordering::Relaxed);
+            self.written = 0;
+            self.remove_segment(&path).await.map_err(failed)?;
+        }
+        self.must_begin_segment = true;
+        let salt = self.salts.next();
+        let created = create_segment(&*self.disk, &self.options, &self.state, self.next_lsn, salt).await;
+        if let Err(WalError::DiskFull { .. }) = &created {
+            self.remove_segment(&path).await.map_err(failed)?;
+        }
+        (self.file, self.ciphers) = created?;
+        self.written = HEADER_BYTES as u64;
+        self.must_begin_segment = false;
+        Ok(())
+    }
+
+    async fn remove_segment(&self, path: &str) -> std::io::Result<()> {
+        match self.disk.remove(path).await {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.disk.sync_directory(&self.options.directory).await
+    }
+
+    fn active_segment(&self) -> Lsn {
+        self.state
+            .segments
+            .lock()
+            .last()
+            .map_or(self.next_lsn, |segment| segment.first_lsn)
+    }
+}
+
+/// Whether a write failed for want of room, so that a later one may succeed.
+fn is_disk_full(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded)
 }
 
 async fn create_segment(
@@ -162,18 +299,25 @@ async fn create_segment(
     options: &WalOptions,
     state: &SharedState,
     first_lsn: Lsn,
-    salts: &[u8; 32],
+    salt: [u8; 32],
 ) -> Result<(Box<dyn DiskFile>, SegmentCiphers), WalError> {
     let path = segment::path(&options.directory, first_lsn);
     let failed = |error: std::io::Error| io_error(&path, &error);
-    let header = SegmentHeader {
-        first_lsn,
-        salt: derive_key(salts, &first_lsn.to_le_bytes(), b"segment"),
+    let failed_or_full = |error: std::io::Error| {
+        if is_disk_full(&error) {
+            WalError::DiskFull {
+                path: path.clone(),
+                reason: error.to_string(),
+            }
+        } else {
+            failed(error)
+        }
     };
-    let file = disk.create(&path).await.map_err(failed)?;
+    let header = SegmentHeader { first_lsn, salt };
+    let file = disk.create(&path).await.map_err(failed_or_full)?;
     file.write_at(0, Bytes::from(header.encode()))
         .await
-        .map_err(failed)?;
+        .map_err(failed_or_full)?;
     file.sync().await.map_err(failed)?;
     disk.sync_directory(&options.directory).await.map_err(failed)?;
     state.bytes.fetch_add(HEADER_BYTES as u64, Ordering::Relaxed);

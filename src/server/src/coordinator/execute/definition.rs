@@ -579,7 +579,8 @@ impl Execution<'_> {
                                 "column \"{}\" of relation \"{}\" contains null values",
                                 column.name, new.name
                             ),
-                        ));
+                        )
+                        .about_column(&new.schema, &new.name, &column.name));
                     }
                 }
                 let (shard, key) = location.locate(&key_of_row(new, &row)?);
@@ -636,7 +637,8 @@ impl Execution<'_> {
                     "column \"{}\" of relation \"{}\" contains null values",
                     column.name, table.name
                 ),
-            ));
+            )
+            .about_column(&table.schema, &table.name, &column.name));
         }
         self.alter(id, |_, table| {
             let added = Column {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use futures::StreamExt;
-use futures::future::try_join_all;
+use futures::future::join_all;
 use neorunbase_catalog::Table;
 use neorunbase_catalog::schema::ROW_ID_COLUMN;
-use neorunbase_expression::{EvaluationContext, Expression};
+use neorunbase_expression::{EvaluationContext, Expression, null_in_column};
 use neorunbase_protocol::message::{RequestBody, ResponseBody, RowWrite, RowWriteKind, ShardId, WriteRows};
 use neorunbase_sql::plan::{Insert, InsertSource};
 use neorunbase_storage::row::encode_row;
-use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
+use neorunbase_types::{Datum, Result, SqlError};
 
 use super::{Execution, answer, unexpected_answer};
 use crate::coordinator::location::{TableLocation, has_hidden_key};
@@ -196,15 +196,30 @@ impl Execution<'_> {
                         })
                     })
                     .await;
-                match outcome {
-                    Ok(ResponseBody::Written(reply)) => Ok((sources, reply)),
+                let reply = match outcome {
+                    Ok(ResponseBody::Written(reply)) => Ok(reply),
                     Ok(_) => Err(unexpected_answer()),
                     Err(error) if context.autocommit => Err(super::autocommit_error(error)),
                     Err(error) => answer(Err(error)).and(Err(unexpected_answer())),
-                }
+                };
+                (sources, reply)
             }
         });
-        for (sources, reply) in try_join_all(calls).await? {
+        let answers = join_all(calls).await;
+        // As if the rows were written one after the other: the first of them that fails is told.
+        let failed_source = |sources: &[usize], error: &SqlError| {
+            let row = error.objects.as_ref().and_then(|objects| objects.row);
+            row.and_then(|row| sources.get(usize::try_from(row).ok()?).copied())
+        };
+        let first_failure = answers
+            .iter()
+            .filter_map(|(sources, reply)| Some((sources, reply.as_ref().err()?)))
+            .min_by_key(|(sources, error)| failed_source(sources, error).unwrap_or(usize::MAX));
+        if let Some((_, error)) = first_failure {
+            return Err(error.clone());
+        }
+        for (sources, reply) in answers {
+            let reply = reply?;
             written.affected += reply.affected;
             written.committed |= context.autocommit;
             for index in reply.skipped {
@@ -238,30 +253,13 @@ pub(super) fn check_not_null(table: &Table, row: &[Datum]) -> Result<()> {
     for (column, value) in table.columns.iter().zip(row) {
         if column.not_null && value.is_null() {
             let types = table.columns.iter().map(|column| &column.sql_type);
-            return Err(SqlError::new(
-                SqlState::NOT_NULL_VIOLATION,
-                format!(
-                    "null value in column \"{}\" of relation \"{}\" violates not-null constraint",
-                    column.name, table.name
-                ),
-            )
-            .with_detail(format!("Failing row contains ({}).", row_text(row, types))));
+            return Err(null_in_column(
+                &table.schema,
+                &table.name,
+                &column.name,
+                row.iter().zip(types),
+            ));
         }
     }
     Ok(())
-}
-
-fn row_text<'a>(row: &[Datum], types: impl Iterator<Item = &'a SqlType>) -> String {
-    let mut text = bytes::BytesMut::new();
-    for (position, (value, sql_type)) in row.iter().zip(types).enumerate() {
-        if position > 0 {
-            text.extend_from_slice(b", ");
-        }
-        if value.is_null() {
-            text.extend_from_slice(b"null");
-        } else {
-            value.write_text(sql_type, &mut text);
-        }
-    }
-    String::from_utf8_lossy(&text).into_owned()
 }

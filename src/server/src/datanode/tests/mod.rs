@@ -530,6 +530,7 @@ fn table() -> ProgramRef {
     let descriptor = TableDescriptor {
         storage: TABLE,
         table_name: "t".into(),
+        schema_name: "public".into(),
         primary_key_name: "t_pkey".into(),
         primary_key: vec![column(1, "id", SqlType::Integer)],
         indexes: vec![
