@@ -561,8 +561,8 @@ pub struct ErrorReply {
     #[prost(string, tag = "5")]
     pub hint: String,
     /// The database objects that it is about, if any.
-    #[prost(message, optional, tag = "6")]
-    pub objects: Option<ErrorObjectsReply>,
+    #[prost(message, optional, boxed, tag = "6")]
+    pub objects: Option<Box<ErrorObjectsReply>>,
 }
 
 /// The database objects that an error is about; empty: none.

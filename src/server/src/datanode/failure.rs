@@ -35,12 +35,14 @@ impl Failure {
                 message: error.message,
                 detail: error.detail.unwrap_or_default(),
                 hint: error.hint.unwrap_or_default(),
-                objects: error.objects.map(|objects| ErrorObjectsReply {
-                    schema: objects.schema,
-                    table: objects.table,
-                    column: objects.column,
-                    constraint: objects.constraint,
-                    row: objects.row,
+                objects: error.objects.map(|objects| {
+                    Box::new(ErrorObjectsReply {
+                        schema: objects.schema,
+                        table: objects.table,
+                        column: objects.column,
+                        constraint: objects.constraint,
+                        row: objects.row,
+                    })
                 }),
             },
             Self::StaleEpoch { shard, serving } => ErrorReply {
