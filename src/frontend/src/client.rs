@@ -94,7 +94,7 @@ impl Client for Wire {
     }
 
     async fn start_copy_in(&mut self, columns: usize) -> Result<()> {
-        output::copy_response(&mut self.output, b'G', columns);
+        output::copy_in_response(&mut self.output, columns);
         self.copying_in = true;
         match self.flush().await {
             Ok(()) => Ok(()),
@@ -135,7 +135,7 @@ impl Client for Wire {
     }
 
     fn start_copy_out(&mut self, columns: usize) {
-        output::copy_response(&mut self.output, b'H', columns);
+        output::copy_out_response(&mut self.output, columns);
     }
 
     fn send_copy_data(&mut self, data: &[u8]) {

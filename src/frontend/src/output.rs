@@ -1,20 +1,28 @@
-//! Writing what the server sends, straight into the output buffer.
+//! Writing what the server sends into the output buffer: by pgwire's messages, but rows and COPY's data straight from
+//! the values.
 
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use neorunbase_types::{Datum, SqlError, SqlType};
+use pgwire::messages::Message;
+use pgwire::messages::copy::{CopyInResponse, CopyOutResponse};
+use pgwire::messages::data::{FieldDescription, ParameterDescription, RowDescription};
+use pgwire::messages::response::{self, CommandComplete, ErrorResponse, NoticeResponse, ReadyForQuery};
+use pgwire::messages::startup::{
+    Authentication, BackendKeyData, NegotiateProtocolVersion, ParameterStatus, SecretKey,
+};
 
 use crate::session::{ColumnDescription, TransactionStatus};
 
 /// A message may not become longer than this (PostgreSQL's `MaxAllocSize`).
 const MESSAGE_LIMIT: usize = 0x3fff_ffff;
 
-/// Writes one message: its type, the length once it is known, and the body between.
-fn message(output: &mut BytesMut, tag: u8, body: impl FnOnce(&mut BytesMut)) {
-    output.put_u8(tag);
-    let length_at = output.len();
-    output.put_i32(0);
-    body(output);
-    patch_length(output, length_at, output.len() - length_at);
+/// Writes a message. None can fail that is as large as its kind may be; one that is not is left out, loudly.
+fn put(output: &mut BytesMut, message: &impl Message) {
+    let start = output.len();
+    if let Err(error) = message.encode(output) {
+        tracing::error!(%error, "a message to the client cannot be sent");
+        output.truncate(start);
+    }
 }
 
 fn patch_length(output: &mut BytesMut, at: usize, length: usize) {
@@ -22,12 +30,9 @@ fn patch_length(output: &mut BytesMut, at: usize, length: usize) {
     output[at..at + 4].copy_from_slice(&length.to_be_bytes());
 }
 
-/// Writes `text` up to its first NUL, which the protocol cannot carry, and the terminator.
-fn put_string(output: &mut BytesMut, text: &str) {
-    let bytes = text.as_bytes();
-    let end = bytes.iter().position(|&byte| byte == 0).unwrap_or(bytes.len());
-    output.put_slice(&bytes[..end]);
-    output.put_u8(0);
+/// `text` up to its first NUL, which the protocol cannot carry.
+fn string(text: &str) -> String {
+    text.split('\0').next().unwrap_or_default().to_owned()
 }
 
 fn put_count(output: &mut BytesMut, count: usize) {
@@ -95,28 +100,24 @@ pub(crate) fn data_row<'a>(
 
 /// RowDescription.
 pub(crate) fn row_description(output: &mut BytesMut, columns: &[ColumnDescription], formats: &ResultFormats) {
-    message(output, b'T', |output| {
-        put_count(output, columns.len());
-        for (index, column) in columns.iter().enumerate() {
-            put_string(output, &column.name);
-            output.put_u32(column.table_oid);
-            output.put_i16(column.column_number);
-            output.put_u32(column.sql_type.oid());
-            output.put_i16(column.sql_type.type_length());
-            output.put_i32(column.sql_type.type_modifier());
-            output.put_i16(i16::from(formats.is_binary(index)));
-        }
+    let fields = columns.iter().enumerate().map(|(index, column)| {
+        FieldDescription::new(
+            string(&column.name),
+            column.table_oid.cast_signed(),
+            column.column_number,
+            column.sql_type.oid(),
+            column.sql_type.type_length(),
+            column.sql_type.type_modifier(),
+            i16::from(formats.is_binary(index)),
+        )
     });
+    put(output, &RowDescription::new(fields.collect()));
 }
 
 /// ParameterDescription.
 pub(crate) fn parameter_description(output: &mut BytesMut, types: &[SqlType]) {
-    message(output, b't', |output| {
-        put_count(output, types.len());
-        for sql_type in types {
-            output.put_u32(sql_type.oid());
-        }
-    });
+    let oids = types.iter().map(SqlType::oid).collect();
+    put(output, &ParameterDescription::new(oids));
 }
 
 /// A message without a body: ParseComplete, BindComplete, CloseComplete, NoData, PortalSuspended, CopyDone,
@@ -127,47 +128,39 @@ pub(crate) fn empty_message(output: &mut BytesMut, tag: u8) {
 
 /// CommandComplete.
 pub(crate) fn command_complete(output: &mut BytesMut, tag: &str) {
-    message(output, b'C', |output| put_string(output, tag));
+    put(output, &CommandComplete::new(string(tag)));
 }
 
 /// ReadyForQuery.
 pub(crate) fn ready_for_query(output: &mut BytesMut, status: TransactionStatus) {
     let status = match status {
-        TransactionStatus::Idle => b'I',
-        TransactionStatus::InTransaction => b'T',
-        TransactionStatus::Failed => b'E',
+        TransactionStatus::Idle => response::TransactionStatus::Idle,
+        TransactionStatus::InTransaction => response::TransactionStatus::Transaction,
+        TransactionStatus::Failed => response::TransactionStatus::Error,
     };
-    output.put_slice(&[b'Z', 0, 0, 0, 5, status]);
+    put(output, &ReadyForQuery::new(status));
 }
 
 /// ErrorResponse.
 pub(crate) fn error_response(output: &mut BytesMut, severity: &str, error: &SqlError) {
-    message(output, b'E', |output| error_fields(output, severity, error));
+    put(output, &ErrorResponse::new(error_fields(severity, error)));
 }
 
 /// NoticeResponse.
 pub(crate) fn notice_response(output: &mut BytesMut, severity: &str, notice: &SqlError) {
-    message(output, b'N', |output| error_fields(output, severity, notice));
+    put(output, &NoticeResponse::new(error_fields(severity, notice)));
 }
 
-fn error_fields(output: &mut BytesMut, severity: &str, error: &SqlError) {
-    let mut field = |code: u8, value: &str| {
-        output.put_u8(code);
-        put_string(output, value);
-    };
-    field(b'S', severity);
-    field(b'V', severity);
-    field(b'C', error.state.0);
-    field(b'M', &error.message);
-    if let Some(detail) = &error.detail {
-        field(b'D', detail);
-    }
-    if let Some(hint) = &error.hint {
-        field(b'H', hint);
-    }
-    if let Some(position) = error.position {
-        field(b'P', &position.to_string());
-    }
+fn error_fields(severity: &str, error: &SqlError) -> Vec<(u8, String)> {
+    let mut fields = vec![
+        (b'S', string(severity)),
+        (b'V', string(severity)),
+        (b'C', string(error.state.0)),
+        (b'M', string(&error.message)),
+    ];
+    fields.extend(error.detail.iter().map(|detail| (b'D', string(detail))));
+    fields.extend(error.hint.iter().map(|hint| (b'H', string(hint))));
+    fields.extend(error.position.map(|position| (b'P', position.to_string())));
     if let Some(objects) = &error.objects {
         let named = [
             (b's', &objects.schema),
@@ -175,84 +168,73 @@ fn error_fields(output: &mut BytesMut, severity: &str, error: &SqlError) {
             (b'c', &objects.column),
             (b'n', &objects.constraint),
         ];
-        for (code, name) in named.into_iter().filter(|(_, name)| !name.is_empty()) {
-            field(code, name);
-        }
+        let named = named.into_iter().filter(|(_, name)| !name.is_empty());
+        fields.extend(named.map(|(code, name)| (code, string(name))));
     }
-    output.put_u8(0);
+    fields
 }
 
 /// ParameterStatus.
 pub(crate) fn parameter_status(output: &mut BytesMut, name: &str, value: &str) {
-    message(output, b'S', |output| {
-        put_string(output, name);
-        put_string(output, value);
-    });
+    put(output, &ParameterStatus::new(string(name), string(value)));
 }
 
 /// BackendKeyData.
 pub(crate) fn backend_key_data(output: &mut BytesMut, process_id: i32, secret: u32) {
-    message(output, b'K', |output| {
-        output.put_i32(process_id);
-        output.put_u32(secret);
-    });
+    let secret = SecretKey::I32(secret.cast_signed());
+    put(output, &BackendKeyData::new(process_id, secret));
 }
 
 /// NegotiateProtocolVersion: what we speak, and which protocol options we do not know.
 pub(crate) fn negotiate_protocol_version(output: &mut BytesMut, version: u32, unknown_options: &[String]) {
-    message(output, b'v', |output| {
-        output.put_u32(version);
-        output.put_u32(u32::try_from(unknown_options.len()).unwrap_or(u32::MAX));
-        for option in unknown_options {
-            put_string(output, option);
-        }
-    });
+    let options = unknown_options.iter().map(|option| string(option)).collect();
+    put(
+        output,
+        &NegotiateProtocolVersion::new(version.cast_signed(), options),
+    );
 }
 
 /// AuthenticationOk.
 pub(crate) fn authentication_ok(output: &mut BytesMut) {
-    message(output, b'R', |output| output.put_i32(0));
+    put(output, &Authentication::Ok);
 }
 
 /// AuthenticationSASL with the mechanisms on offer.
 pub(crate) fn authentication_sasl(output: &mut BytesMut, mechanisms: &[&str]) {
-    message(output, b'R', |output| {
-        output.put_i32(10);
-        for mechanism in mechanisms {
-            put_string(output, mechanism);
-        }
-        output.put_u8(0);
-    });
+    let mechanisms = mechanisms.iter().map(|mechanism| string(mechanism)).collect();
+    put(output, &Authentication::SASL(mechanisms));
 }
 
 /// AuthenticationSASLContinue.
 pub(crate) fn authentication_sasl_continue(output: &mut BytesMut, data: &[u8]) {
-    message(output, b'R', |output| {
-        output.put_i32(11);
-        output.put_slice(data);
-    });
+    put(
+        output,
+        &Authentication::SASLContinue(Bytes::copy_from_slice(data)),
+    );
 }
 
 /// AuthenticationSASLFinal.
 pub(crate) fn authentication_sasl_final(output: &mut BytesMut, data: &[u8]) {
-    message(output, b'R', |output| {
-        output.put_i32(12);
-        output.put_slice(data);
-    });
+    put(output, &Authentication::SASLFinal(Bytes::copy_from_slice(data)));
 }
 
-/// CopyInResponse (`G`) or CopyOutResponse (`H`) with all columns in text.
-pub(crate) fn copy_response(output: &mut BytesMut, tag: u8, columns: usize) {
-    message(output, tag, |output| {
-        output.put_u8(0);
-        put_count(output, columns);
-        for _ in 0..columns {
-            output.put_i16(0);
-        }
-    });
+/// CopyInResponse with all columns in text.
+pub(crate) fn copy_in_response(output: &mut BytesMut, columns: usize) {
+    let columns = i16::try_from(columns).unwrap_or(i16::MAX);
+    let formats = vec![0; usize::try_from(columns).unwrap_or_default()];
+    put(output, &CopyInResponse::new(0, columns, formats));
+}
+
+/// CopyOutResponse with all columns in text.
+pub(crate) fn copy_out_response(output: &mut BytesMut, columns: usize) {
+    let columns = i16::try_from(columns).unwrap_or(i16::MAX);
+    let formats = vec![0; usize::try_from(columns).unwrap_or_default()];
+    put(output, &CopyOutResponse::new(0, columns, formats));
 }
 
 /// CopyData.
 pub(crate) fn copy_data(output: &mut BytesMut, data: &[u8]) {
-    message(output, b'd', |output| output.put_slice(data));
+    output.put_u8(b'd');
+    output.put_i32(i32::try_from(data.len() + 4).unwrap_or(i32::MAX));
+    output.put_slice(data);
 }

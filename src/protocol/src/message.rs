@@ -25,7 +25,7 @@ pub struct Request {
     /// What is asked.
     #[prost(
         oneof = "RequestBody",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
     )]
     pub body: Option<RequestBody>,
 }
@@ -81,6 +81,9 @@ pub enum RequestBody {
     /// Takes over, or gives up, shards (from the Controller).
     #[prost(message, tag = "16")]
     AssignShards(AssignShards),
+    /// Takes back the statements since a savepoint.
+    #[prost(message, tag = "17")]
+    RollbackTo(RollbackTo),
 }
 
 /// A compiled program (`ScanProgram`, `WriteProgram` or `TableDescriptor`), decoded once a node and cached by digest.
@@ -166,6 +169,9 @@ pub struct StatementContext {
     /// Commit right after this request if it succeeds (the only one of its transaction).
     #[prost(bool, tag = "7")]
     pub autocommit: bool,
+    /// There is a savepoint: what the statement does may have to be taken back alone.
+    #[prost(bool, tag = "8")]
+    pub revocable: bool,
 }
 
 /// Rows by key, in the order of the keys that exist and pass the filter.
@@ -343,6 +349,27 @@ pub struct Prepare {
     #[prost(fixed64, repeated, tag = "4")]
     pub participants: Vec<ShardId>,
     /// Names the statements the sender believes to have run here; a node that lost some (restart) must refuse.
+    #[prost(uint32, tag = "5")]
+    pub last_sequence: u32,
+}
+
+/// Takes back what a transaction did on this node since a savepoint. Doing it again changes nothing.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RollbackTo {
+    /// The transaction.
+    #[prost(fixed64, tag = "1")]
+    pub transaction: TransactionId,
+    /// Its shards on this node.
+    #[prost(message, repeated, tag = "2")]
+    pub shards: Vec<ShardRef>,
+    /// The last statement that stays.
+    #[prost(uint32, tag = "3")]
+    pub kept_sequence: u32,
+    /// This command's own number: no statement below it may run any more.
+    #[prost(uint32, tag = "4")]
+    pub sequence: u32,
+    /// The last of the staying statements that was sent to this node; 0: none was, so the node may know nothing of
+    /// the transaction. A node that knows of fewer has lost some.
     #[prost(uint32, tag = "5")]
     pub last_sequence: u32,
 }

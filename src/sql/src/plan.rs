@@ -162,6 +162,12 @@ pub enum TransactionCommand {
     Commit,
     /// ROLLBACK, ABORT
     Rollback,
+    /// SAVEPOINT
+    Savepoint(String),
+    /// ROLLBACK TO SAVEPOINT
+    RollbackTo(String),
+    /// RELEASE SAVEPOINT
+    Release(String),
     /// SET TRANSACTION
     SetModes(TransactionModes),
     /// SET SESSION CHARACTERISTICS AS TRANSACTION

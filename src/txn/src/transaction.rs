@@ -8,6 +8,8 @@
 //! Whoever moves a transaction out of a state does so under one lock, so each step is taken by exactly one of the
 //! requests that race for it; the others wait for the outcome and report that.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -52,6 +54,12 @@ struct State {
     closing: bool,
     running: usize,
     last_sequence: u32,
+    /// Statements below this number were taken back: none of them may begin, running ones are to give up.
+    revoked_below: u32,
+    /// The last [`revoke`](Transaction::revoke) that was carried out.
+    revoked: u32,
+    /// Numbers of running statements.
+    running_sequences: BTreeMap<u32, usize>,
     participation: Arc<Participation>,
 }
 
@@ -64,7 +72,8 @@ pub struct Transaction<Table> {
     last_heard: AtomicU64,
     /// What it has written. Locked for moments only.
     pub writes: Mutex<WriteSet<Table>>,
-    locks: Mutex<Vec<LockKey>>,
+    /// In the order in which they were first asked for, with the number of the statement.
+    locks: Mutex<Vec<(u32, LockKey)>>,
 }
 
 impl<Table> Transaction<Table> {
@@ -84,6 +93,9 @@ impl<Table> Transaction<Table> {
             closing: false,
             running: 0,
             last_sequence: 0,
+            revoked_below: 0,
+            revoked: 0,
+            running_sequences: BTreeMap::new(),
             participation: Arc::new(participation),
         };
         Self {
@@ -142,14 +154,61 @@ impl<Table> Transaction<Table> {
         MonotonicTime(self.last_heard.load(Ordering::Relaxed))
     }
 
-    /// Remembers a key before its lock is asked for.
-    pub fn remember_lock(&self, key: LockKey) {
-        self.locks.lock().push(key);
+    /// Remembers a key before statement `sequence` asks for its lock.
+    pub fn remember_lock(&self, sequence: u32, key: LockKey) {
+        self.locks.lock().push((sequence, key));
     }
 
     /// Takes all remembered keys, to release them.
     pub fn take_locks(&self) -> Vec<LockKey> {
-        std::mem::take(&mut *self.locks.lock())
+        let locks = std::mem::take(&mut *self.locks.lock());
+        locks.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Takes the keys that only statements above `sequence` asked for, to release them.
+    fn take_locks_after(&self, sequence: u32) -> Vec<LockKey> {
+        let mut locks = self.locks.lock();
+        let (kept, taken): (Vec<_>, Vec<_>) = std::mem::take(&mut *locks)
+            .into_iter()
+            .partition(|(statement, _)| *statement <= sequence);
+        let kept_keys: BTreeSet<&LockKey> = kept.iter().map(|(_, key)| key).collect();
+        let taken = taken
+            .into_iter()
+            .map(|(_, key)| key)
+            .filter(|key| !kept_keys.contains(key))
+            .collect();
+        *locks = kept;
+        taken
+    }
+
+    /// Takes back what statements above `kept_sequence` and below `sequence` did, once none of them runs any more; none
+    /// of them can begin from now on. Returns the keys whose locks are to be released.
+    ///
+    /// # Errors
+    /// The phase, if the transaction is no longer active.
+    pub async fn revoke(&self, kept_sequence: u32, sequence: u32) -> Result<Vec<LockKey>, Phase> {
+        {
+            let mut state = self.state.lock();
+            if state.phase != Phase::Active || state.closing {
+                return Err(state.phase);
+            }
+            state.revoked_below = state.revoked_below.max(sequence);
+            state.last_sequence = state.last_sequence.max(sequence);
+        }
+        self.changed.notify_waiters();
+        let is_quiet = |state: &State| state.running_sequences.range(..sequence).next().is_none();
+        self.wait_until(|state| is_quiet(state) || state.closing).await;
+        let mut state = self.state.lock();
+        if state.phase != Phase::Active || state.closing {
+            return Err(state.phase);
+        }
+        // The same request once more, maybe a late one: what was done since stays.
+        if sequence <= state.revoked {
+            return Ok(Vec::new());
+        }
+        state.revoked = sequence;
+        self.writes.lock().revoke_after(kept_sequence);
+        Ok(self.take_locks_after(kept_sequence))
     }
 
     /// Whether any lock was asked for.
@@ -168,20 +227,25 @@ impl<Table> Transaction<Table> {
     ) -> Result<StatementGuard<Table>, Phase> {
         self.heard(now);
         let mut state = self.state.lock();
-        if state.phase != Phase::Active || state.closing {
+        if state.phase != Phase::Active || state.closing || sequence < state.revoked_below {
             return Err(state.phase);
         }
         state.running += 1;
+        *state.running_sequences.entry(sequence).or_default() += 1;
         state.last_sequence = state.last_sequence.max(sequence);
         Ok(StatementGuard {
             transaction: self.clone(),
+            sequence,
         })
     }
 
-    /// Completes once running statements are to give up.
-    pub async fn closing(&self) {
-        self.wait_until(|state| state.closing && state.phase == Phase::Active || is_ended(state))
-            .await;
+    /// Completes once statement `sequence` is to give up.
+    pub async fn closing(&self, sequence: u32) {
+        self.wait_until(|state| {
+            (state.closing || sequence < state.revoked_below) && state.phase == Phase::Active
+                || is_ended(state)
+        })
+        .await;
     }
 
     /// Tells running statements to give up, for good.
@@ -305,16 +369,22 @@ fn is_ended(state: &State) -> bool {
 /// A running statement.
 pub struct StatementGuard<Table> {
     transaction: Arc<Transaction<Table>>,
+    sequence: u32,
 }
 
 impl<Table> Drop for StatementGuard<Table> {
     fn drop(&mut self) {
         let mut state = self.transaction.state.lock();
         state.running -= 1;
-        let idle = state.running == 0;
-        let awaited = state.closing;
+        if let Entry::Occupied(mut running) = state.running_sequences.entry(self.sequence) {
+            *running.get_mut() -= 1;
+            if *running.get() == 0 {
+                running.remove();
+            }
+        }
+        let awaited = state.closing && state.running == 0 || self.sequence < state.revoked_below;
         drop(state);
-        if idle && awaited {
+        if awaited {
             self.transaction.changed.notify_waiters();
         }
     }

@@ -41,6 +41,20 @@ pub struct ShardWrites<Table> {
 pub struct WriteSet<Table> {
     shards: BTreeMap<ShardId, ShardWrites<Table>>,
     bytes: usize,
+    /// What revocable statements changed, oldest first.
+    undo: Vec<Undo>,
+}
+
+/// What a row was before a revocable statement changed it. (Index entries stay: they are hints only.)
+#[derive(Debug)]
+struct Undo {
+    /// The statement.
+    sequence: u32,
+    shard: ShardId,
+    storage: StorageId,
+    key: Bytes,
+    /// `None`: not written by this transaction.
+    before: Option<Option<Bytes>>,
 }
 
 impl<Table> Default for WriteSet<Table> {
@@ -48,6 +62,7 @@ impl<Table> Default for WriteSet<Table> {
         Self {
             shards: BTreeMap::new(),
             bytes: 0,
+            undo: Vec::new(),
         }
     }
 }
@@ -141,6 +156,52 @@ impl<Table> WriteSet<Table> {
         }
     }
 
+    /// As [`absorb`](Self::absorb), for writes of statement `sequence` that [`revoke_after`](Self::revoke_after) can
+    /// take back.
+    pub fn absorb_revocable(&mut self, sequence: u32, later: Self) {
+        for (shard, writes) in &later.shards {
+            for (storage, table) in &writes.tables {
+                for key in table.rows.keys() {
+                    let before = self.get(*shard, *storage, key).cloned();
+                    self.bytes += write_bytes(key, before.as_ref().and_then(Option::as_ref));
+                    self.undo.push(Undo {
+                        sequence,
+                        shard: *shard,
+                        storage: *storage,
+                        key: key.clone(),
+                        before,
+                    });
+                }
+            }
+        }
+        self.absorb(later);
+    }
+
+    /// Takes back, newest first, what revocable statements with numbers above `sequence` wrote.
+    pub fn revoke_after(&mut self, sequence: u32) {
+        while let Some(undo) = self.undo.pop_if(|undo| undo.sequence > sequence) {
+            let Some(writes) = self.shards.get_mut(&undo.shard) else {
+                continue;
+            };
+            let Some(table) = writes.tables.get_mut(&undo.storage) else {
+                continue;
+            };
+            let before_bytes = write_bytes(&undo.key, undo.before.as_ref().and_then(Option::as_ref));
+            let revoked = match undo.before {
+                Some(before) => table.rows.insert(undo.key.clone(), before),
+                None => table.rows.remove(&undo.key),
+            };
+            let revoked_bytes = write_bytes(&undo.key, revoked.as_ref().and_then(Option::as_ref));
+            self.bytes = self.bytes.saturating_sub(before_bytes + revoked_bytes);
+            if table.rows.is_empty() {
+                writes.tables.remove(&undo.storage);
+            }
+            if writes.tables.is_empty() {
+                self.shards.remove(&undo.shard);
+            }
+        }
+    }
+
     /// What the transaction itself wrote at `key`: `None` nothing, `Some(None)` a deletion.
     pub fn get(&self, shard: ShardId, storage: StorageId, key: &[u8]) -> Option<&Option<Bytes>> {
         self.shards.get(&shard)?.tables.get(&storage)?.rows.get(key)
@@ -208,7 +269,51 @@ fn next_in<'a, Value>(
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        /// Against a model that keeps a copy of everything at each statement.
+        #[test]
+        fn revoking_brings_back_what_was(
+            steps in proptest::collection::vec((0_u8..4, 0_u8..6, proptest::option::of(0_u8..9)), 1..60),
+        ) {
+            let table = Arc::new(());
+            let mut writes = WriteSet::<()>::default();
+            let mut model: BTreeMap<u8, Option<u8>> = BTreeMap::new();
+            let mut versions = vec![model.clone()];
+            for (kind, key, row) in steps {
+                if kind == 0 {
+                    // Back to a statement chosen by the key.
+                    let kept = usize::from(key) % versions.len();
+                    writes.revoke_after(u32::try_from(kept).unwrap());
+                    versions.truncate(kept + 1);
+                    model = versions[kept].clone();
+                } else {
+                    let mut later = WriteSet::default();
+                    let bytes = |value: u8| Bytes::copy_from_slice(&[value]);
+                    later.put(u64::from(key % 2), 7, &table, bytes(key), row.map(bytes), []);
+                    writes.absorb_revocable(u32::try_from(versions.len()).unwrap(), later);
+                    model.insert(key, row);
+                    versions.push(model.clone());
+                }
+                let mut found = BTreeMap::new();
+                for (_, shard) in writes.shards() {
+                    for (_, table) in shard.tables() {
+                        prop_assert!(!table.rows.is_empty());
+                        found.extend(table.rows.iter().map(|(key, row)| (key[0], row.as_ref().map(|row| row[0]))));
+                    }
+                }
+                prop_assert_eq!(&found, &model);
+                prop_assert_eq!(writes.is_empty(), model.is_empty());
+            }
+            writes.revoke_after(0);
+            prop_assert_eq!(writes.bytes(), 0);
+        }
+    }
 
     #[test]
     fn rows_come_in_order_and_last_write_wins() {

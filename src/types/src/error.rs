@@ -37,6 +37,7 @@ impl SqlState {
     pub const ACTIVE_SQL_TRANSACTION: Self = Self("25001");
     pub const READ_ONLY_SQL_TRANSACTION: Self = Self("25006");
     pub const NO_ACTIVE_SQL_TRANSACTION: Self = Self("25P01");
+    pub const INVALID_SAVEPOINT: Self = Self("3B001");
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self("25P02");
     pub const INVALID_SQL_STATEMENT_NAME: Self = Self("26000");
     pub const INVALID_AUTHORIZATION: Self = Self("28000");
@@ -113,6 +114,7 @@ impl SqlState {
             SqlState::ACTIVE_SQL_TRANSACTION,
             SqlState::READ_ONLY_SQL_TRANSACTION,
             SqlState::NO_ACTIVE_SQL_TRANSACTION,
+            SqlState::INVALID_SAVEPOINT,
             SqlState::IN_FAILED_SQL_TRANSACTION,
             SqlState::INVALID_SQL_STATEMENT_NAME,
             SqlState::INVALID_AUTHORIZATION,

@@ -29,7 +29,7 @@ use super::location::TableLocation;
 use super::session_core::SessionCore;
 use super::settings::{Settings, isolation_name, serializable_unsupported};
 use super::table_locks::SharedTableLock;
-use super::transaction::Transaction;
+use super::transaction::{Transaction, no_savepoint};
 use super::{Coordinator, DATABASE};
 
 /// Rows between two looks at the client's buffer.
@@ -61,8 +61,8 @@ enum Block {
     Implicit(OpenBlock),
     /// Since BEGIN.
     Explicit(OpenBlock),
-    /// Since an error after BEGIN.
-    Failed,
+    /// Since an error after BEGIN. If there is a savepoint to go back to, what was done before it is still there.
+    Failed(Option<OpenBlock>),
 }
 
 /// A suspended portal.
@@ -236,7 +236,7 @@ impl CoordinatorSession {
             self.transaction_command(command, client).await?;
             return Ok(ExecuteOutcome::Complete);
         }
-        if matches!(self.block, Block::Failed) {
+        if matches!(self.block, Block::Failed(_)) {
             return Err(failed_block());
         }
         if let Some(suspended) = execution.take() {
@@ -272,7 +272,7 @@ impl CoordinatorSession {
     fn transaction_time_unix_micros(&self) -> i64 {
         match &self.block {
             Block::Implicit(open) | Block::Explicit(open) => open.transaction.time_unix_micros,
-            Block::None | Block::Failed => self.core.coordinator.world.clock.wall_clock_unix_micros(),
+            Block::None | Block::Failed(_) => self.core.coordinator.world.clock.wall_clock_unix_micros(),
         }
     }
 
@@ -298,7 +298,7 @@ impl CoordinatorSession {
         }
         match &mut self.block {
             Block::Implicit(open) | Block::Explicit(open) => Ok(open),
-            Block::None | Block::Failed => Err(failed_block()),
+            Block::None | Block::Failed(_) => Err(failed_block()),
         }
     }
 
@@ -584,8 +584,8 @@ impl CoordinatorSession {
                         );
                         client.notice("WARNING", &warning);
                     }
-                    Block::Failed => {
-                        self.block = Block::Failed;
+                    failed @ Block::Failed(_) => {
+                        self.block = failed;
                         return Err(failed_block());
                     }
                 }
@@ -597,7 +597,10 @@ impl CoordinatorSession {
                     open.transaction.commit().await?;
                     client.command_complete("COMMIT");
                 }
-                Block::Failed => {
+                Block::Failed(open) => {
+                    if let Some(open) = open {
+                        open.transaction.rollback_and_wait().await;
+                    }
                     self.settings.end_transaction();
                     client.command_complete("ROLLBACK");
                 }
@@ -608,19 +611,44 @@ impl CoordinatorSession {
             },
             TransactionCommand::Rollback => {
                 match std::mem::replace(&mut self.block, Block::None) {
-                    Block::Explicit(open) | Block::Implicit(open) => {
+                    Block::Explicit(open) | Block::Implicit(open) | Block::Failed(Some(open)) => {
                         open.transaction.rollback_and_wait().await
                     }
-                    Block::Failed => {}
+                    Block::Failed(None) => {}
                     Block::None => client.notice("WARNING", &no_transaction()),
                 }
                 self.settings.end_transaction();
                 client.command_complete("ROLLBACK");
             }
+            TransactionCommand::Savepoint(name) => {
+                self.block_for_savepoint("SAVEPOINT")?.transaction.savepoint(name);
+                client.command_complete("SAVEPOINT");
+            }
+            TransactionCommand::Release(name) => {
+                let open = self.block_for_savepoint("RELEASE SAVEPOINT")?;
+                open.transaction.release_savepoint(name)?;
+                client.command_complete("RELEASE");
+            }
+            TransactionCommand::RollbackTo(name) => {
+                match &mut self.block {
+                    Block::Explicit(open) | Block::Failed(Some(open)) => {
+                        open.transaction.rollback_to_savepoint(name).await?;
+                    }
+                    Block::Failed(None) => return Err(no_savepoint(name)),
+                    Block::None | Block::Implicit(_) => {
+                        return Err(only_in_blocks("ROLLBACK TO SAVEPOINT"));
+                    }
+                }
+                self.block = match std::mem::replace(&mut self.block, Block::None) {
+                    Block::Failed(Some(open)) => Block::Explicit(open),
+                    other => other,
+                };
+                client.command_complete("ROLLBACK");
+            }
             TransactionCommand::SetModes(modes) => {
                 match &self.block {
                     Block::Explicit(_) => self.apply_modes(*modes)?,
-                    Block::Failed => return Err(failed_block()),
+                    Block::Failed(_) => return Err(failed_block()),
                     Block::None | Block::Implicit(_) => {
                         let warning = SqlError::new(
                             SqlState::NO_ACTIVE_SQL_TRANSACTION,
@@ -747,11 +775,22 @@ impl CoordinatorSession {
         match std::mem::replace(&mut self.block, Block::None) {
             Block::None => {}
             Block::Implicit(open) => open.transaction.rollback_and_wait().await,
+            Block::Explicit(open) if open.transaction.has_savepoints() => {
+                self.block = Block::Failed(Some(open));
+            }
             Block::Explicit(open) => {
                 open.transaction.rollback_and_wait().await;
-                self.block = Block::Failed;
+                self.block = Block::Failed(None);
             }
-            Block::Failed => self.block = Block::Failed,
+            failed @ Block::Failed(_) => self.block = failed,
+        }
+    }
+
+    fn block_for_savepoint(&mut self, command: &str) -> Result<&mut OpenBlock> {
+        match &mut self.block {
+            Block::Explicit(open) => Ok(open),
+            Block::Failed(_) => Err(failed_block()),
+            Block::None | Block::Implicit(_) => Err(only_in_blocks(command)),
         }
     }
 }
@@ -763,10 +802,19 @@ fn failed_block() -> Box<SqlError> {
     )
 }
 
-fn ends_transaction(parsed: &ParsedStatement) -> bool {
+fn only_in_blocks(command: &str) -> Box<SqlError> {
+    SqlError::new(
+        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+        format!("{command} can only be used in transaction blocks"),
+    )
+}
+
+/// Whether it may run in a block that has failed.
+fn leaves_failed_block(parsed: &ParsedStatement) -> bool {
+    use TransactionCommand::{Commit, Rollback, RollbackTo};
     matches!(
         parsed.kind,
-        ParsedKind::Transaction(TransactionCommand::Commit | TransactionCommand::Rollback)
+        ParsedKind::Transaction(Commit | Rollback | RollbackTo(_))
     )
 }
 
@@ -853,7 +901,7 @@ impl Session for CoordinatorSession {
         }
         let alone = statements.len() == 1;
         for parsed in statements {
-            if matches!(self.block, Block::Failed) && !ends_transaction(&parsed) {
+            if matches!(self.block, Block::Failed(_)) && !leaves_failed_block(&parsed) {
                 return Err(failed_block());
             }
             let plan = match self.analyze(parsed, Vec::new()) {
@@ -918,12 +966,13 @@ impl Session for CoordinatorSession {
         match self.block {
             Block::None | Block::Implicit(_) => TransactionStatus::Idle,
             Block::Explicit(_) => TransactionStatus::InTransaction,
-            Block::Failed => TransactionStatus::Failed,
+            Block::Failed(_) => TransactionStatus::Failed,
         }
     }
 
     async fn close(&mut self) {
-        if let Block::Implicit(open) | Block::Explicit(open) = std::mem::replace(&mut self.block, Block::None)
+        if let Block::Implicit(open) | Block::Explicit(open) | Block::Failed(Some(open)) =
+            std::mem::replace(&mut self.block, Block::None)
         {
             open.transaction.rollback_and_wait().await;
         }
@@ -947,7 +996,7 @@ impl CoordinatorSession {
                 plan,
             }));
         };
-        if matches!(self.block, Block::Failed) && !ends_transaction(&parsed) {
+        if matches!(self.block, Block::Failed(_)) && !leaves_failed_block(&parsed) {
             return Err(failed_block());
         }
         let parameter_types = parameter_oids

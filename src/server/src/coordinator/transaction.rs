@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use neorunbase_protocol::message::{
-    CommitLocal, Decide, Decision, Finish, Prepare, QueryDecision, RequestBody, ResponseBody, ShardId,
-    ShardRef, StatementContext, Timestamp, TransactionId,
+    CommitLocal, Decide, Decision, Finish, Prepare, QueryDecision, RequestBody, ResponseBody, RollbackTo,
+    ShardId, ShardRef, StatementContext, Timestamp, TransactionId,
 };
 use neorunbase_sql::plan::IsolationLevel;
 use neorunbase_txn::timestamp::{TimestampError, TimestampSource};
@@ -56,6 +56,14 @@ pub struct Transaction {
     sequence: u32,
     /// Shards with writes or locks of this transaction, and the node and epoch they were sent to.
     participants: BTreeMap<ShardId, Participant>,
+    /// Oldest first. A name may be there several times: the newest counts.
+    savepoints: Vec<Savepoint>,
+}
+
+struct Savepoint {
+    name: String,
+    /// The last statement before it.
+    sequence: u32,
 }
 
 #[derive(Clone)]
@@ -64,6 +72,35 @@ struct Participant {
     node: String,
     /// The last statement that was sent there.
     last_sequence: u32,
+    /// The statements that were sent there while there was a savepoint.
+    revocable: Vec<u32>,
+    /// The last one before there was any; 0: none.
+    irrevocable: u32,
+}
+
+impl Participant {
+    fn sent(&mut self, sequence: u32, revocable: bool) {
+        self.last_sequence = sequence;
+        if !revocable {
+            self.irrevocable = sequence;
+        } else if self.revocable.last() != Some(&sequence) {
+            self.revocable.push(sequence);
+        }
+    }
+
+    /// The last statement up to `sequence` that was sent there; 0: none.
+    fn last_up_to(&self, sequence: u32) -> u32 {
+        let revocable = self.revocable.iter().rev().find(|sent| **sent <= sequence);
+        revocable.copied().unwrap_or(0).max(self.irrevocable)
+    }
+}
+
+/// `3B001`
+pub fn no_savepoint(name: &str) -> Box<SqlError> {
+    SqlError::new(
+        SqlState::INVALID_SAVEPOINT,
+        format!("savepoint \"{name}\" does not exist"),
+    )
 }
 
 /// As SQL sees a missing oracle.
@@ -86,7 +123,95 @@ impl Transaction {
             snapshot: 0,
             sequence: 0,
             participants: BTreeMap::new(),
+            savepoints: Vec::new(),
         }
+    }
+
+    /// Whether there is a savepoint to go back to.
+    pub fn has_savepoints(&self) -> bool {
+        !self.savepoints.is_empty()
+    }
+
+    /// SAVEPOINT.
+    pub fn savepoint(&mut self, name: &str) {
+        self.savepoints.push(Savepoint {
+            name: name.to_owned(),
+            sequence: self.sequence,
+        });
+    }
+
+    fn find_savepoint(&self, name: &str) -> Result<usize> {
+        let found = self
+            .savepoints
+            .iter()
+            .rposition(|savepoint| savepoint.name == name);
+        found.ok_or_else(|| no_savepoint(name))
+    }
+
+    /// RELEASE SAVEPOINT: forgets it and later ones.
+    ///
+    /// # Errors
+    /// `3B001`
+    pub fn release_savepoint(&mut self, name: &str) -> Result<()> {
+        let position = self.find_savepoint(name)?;
+        self.savepoints.truncate(position);
+        Ok(())
+    }
+
+    /// ROLLBACK TO SAVEPOINT: nothing that was done since is there any more, locks included. It stays, later ones do
+    /// not.
+    ///
+    /// # Errors
+    /// `3B001`; or a node cannot be reached or has lost the transaction: then it cannot go on.
+    pub async fn rollback_to_savepoint(&mut self, name: &str) -> Result<()> {
+        let position = self.find_savepoint(name)?;
+        let kept_sequence = self.savepoints[position].sequence;
+        self.sequence += 1;
+        let sequence = self.sequence;
+        // Only where something was sent since.
+        let mut nodes: BTreeMap<String, RollbackTo> = BTreeMap::new();
+        for participant in self.participants.values() {
+            if participant.last_sequence <= kept_sequence {
+                continue;
+            }
+            let request = nodes
+                .entry(participant.node.clone())
+                .or_insert_with(|| RollbackTo {
+                    transaction: self.id,
+                    shards: Vec::new(),
+                    kept_sequence,
+                    sequence,
+                    last_sequence: 0,
+                });
+            request.shards.push(participant.reference);
+        }
+        for (node, request) in &mut nodes {
+            let on_node = self
+                .participants
+                .values()
+                .filter(|participant| participant.node == *node);
+            let kept = on_node.map(|participant| participant.last_up_to(kept_sequence));
+            request.last_sequence = kept.max().unwrap_or(0);
+        }
+        let router = &self.services.router;
+        let calls = nodes.into_values().map(|request| async move {
+            let first = request.shards[0].shard;
+            router
+                .call_repeatable(first, |_| RequestBody::RollbackTo(request.clone()))
+                .await
+        });
+        for answer in join_all(calls).await {
+            answer.map_err(RouteError::into_statement_error)?;
+        }
+        for participant in self.participants.values_mut() {
+            if participant.last_sequence > kept_sequence {
+                participant.irrevocable = participant.last_up_to(kept_sequence);
+                participant.revocable.retain(|sent| *sent <= kept_sequence);
+                participant.sent(sequence, true);
+            }
+        }
+        self.savepoints.truncate(position + 1);
+        Ok(())
     }
 
     /// Whether any shard holds writes or locks of it.
@@ -164,6 +289,7 @@ impl Transaction {
             transaction_time_unix_micros: self.time_unix_micros,
             lock_timeout_ms: self.lock_timeout_ms,
             autocommit: false,
+            revocable: self.has_savepoints(),
         }
     }
 
@@ -180,20 +306,21 @@ impl Transaction {
             self.id = self.services.timestamps.next().await.map_err(timestamp_error)?;
             self.open = Some(self.services.heartbeats.open(self.id));
         }
-        let sequence = self.sequence;
+        let (sequence, revocable) = (self.sequence, self.has_savepoints());
         for shard in shards {
             if let Some(participant) = self.participants.get_mut(shard) {
-                participant.last_sequence = sequence;
+                participant.sent(sequence, revocable);
             } else {
                 let (reference, node) = self.locate(*shard).await?;
-                self.participants.insert(
-                    *shard,
-                    Participant {
-                        reference,
-                        node,
-                        last_sequence: sequence,
-                    },
-                );
+                let mut participant = Participant {
+                    reference,
+                    node,
+                    last_sequence: 0,
+                    revocable: Vec::new(),
+                    irrevocable: 0,
+                };
+                participant.sent(sequence, revocable);
+                self.participants.insert(*shard, participant);
             }
         }
         Ok(self.context(self.id, snapshot))

@@ -6,7 +6,8 @@
 use std::sync::Arc;
 
 use neorunbase_protocol::message::{
-    CommitLocal, Decide, Finish, Prepare, ShardId, ShardRef, Timestamp, TransactionId, WrittenReply,
+    CommitLocal, Decide, Finish, Prepare, RollbackTo, ShardId, ShardRef, Timestamp, TransactionId,
+    WrittenReply,
 };
 use neorunbase_storage::shard::RowChange;
 use neorunbase_storage::wal::{Lsn, WalRecord};
@@ -306,6 +307,31 @@ impl DataNode {
         }
         self.settle(participant, Outcome::Aborted, None);
         true
+    }
+
+    /// See [`RollbackTo`].
+    pub(super) async fn rollback_to(&self, request: RollbackTo) -> Result<(), Failure> {
+        for shard in &request.shards {
+            self.served_shard(shard)?;
+        }
+        let unknown = || Failure::UnknownTransaction(request.transaction);
+        let participant = if request.last_sequence == 0 {
+            // Whatever was sent here is taken back, so nothing is lost if the node knows nothing of it.
+            self.find_or_begin(request.transaction).await?.0
+        } else {
+            self.participant(request.transaction).ok_or_else(unknown)?
+        };
+        if participant.last_sequence() < request.last_sequence {
+            self.roll_back(&participant).await;
+            return Err(unknown());
+        }
+        participant.heard(self.world.clock.monotonic());
+        let keys = participant
+            .revoke(request.kept_sequence, request.sequence)
+            .await
+            .map_err(|_| unknown())?;
+        self.locks.release(request.transaction, &keys);
+        Ok(())
     }
 
     /// See [`CommitLocal`].

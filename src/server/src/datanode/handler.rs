@@ -102,6 +102,7 @@ impl DataNode {
             RequestBody::CollectGarbage(request) => done(self.collect_garbage(request).await),
             RequestBody::Status(_) => Ok(ResponseBody::Status(self.status())),
             RequestBody::AssignShards(request) => done(self.assign_shards(request).await),
+            RequestBody::RollbackTo(request) => done(self.rollback_to(request).await),
             RequestBody::Timestamps(_) => Err(Failure::NotLeader),
         }
     }

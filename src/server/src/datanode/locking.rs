@@ -22,6 +22,8 @@ pub(super) struct LockWaiting {
     pub wait: LockWait,
     policy: WaitPolicy,
     limited_by_user: bool,
+    /// The statement's number.
+    sequence: u32,
 }
 
 impl LockWaiting {
@@ -40,6 +42,7 @@ impl LockWaiting {
             wait,
             policy,
             limited_by_user,
+            sequence: context.sequence,
         }
     }
 }
@@ -58,15 +61,16 @@ impl DataNode {
         match self.locks.try_lock(owner, key, strength) {
             Some(Granted::Held) => return Ok(Some(Granted::Held)),
             Some(granted) => {
-                participant.remember_lock(key.clone());
+                participant.remember_lock(waiting.sequence, key.clone());
                 return Ok(Some(granted));
             }
-            None => participant.remember_lock(key.clone()),
+            None => participant.remember_lock(waiting.sequence, key.clone()),
         }
         let clock = &*self.world.clock;
+        let closing = participant.closing(waiting.sequence);
         let lock = self
             .locks
-            .lock(clock, owner, key, strength, waiting.policy, participant.closing());
+            .lock(clock, owner, key, strength, waiting.policy, closing);
         match lock.await {
             Ok(granted) => Ok(Some(granted)),
             Err(LockError::NotAvailable) if waiting.wait == LockWait::SkipLocked => Ok(None),

@@ -88,7 +88,7 @@ impl DataNode {
                 }
             }
         }
-        changes.keep();
+        changes.keep(&request.context);
         Ok(reply)
     }
 

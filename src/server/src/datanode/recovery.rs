@@ -225,7 +225,7 @@ impl DataNode {
                 storage,
                 key,
             };
-            participant.remember_lock(key.clone());
+            participant.remember_lock(0, key.clone());
             if self
                 .locks
                 .try_lock(participant.id(), &key, LockStrength::Exclusive)

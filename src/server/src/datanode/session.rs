@@ -80,7 +80,10 @@ impl DataNode {
         }
     }
 
-    async fn find_or_begin(&self, transaction: TransactionId) -> Result<(Arc<Participant>, bool), Failure> {
+    pub(super) async fn find_or_begin(
+        &self,
+        transaction: TransactionId,
+    ) -> Result<(Arc<Participant>, bool), Failure> {
         if let Some(participant) = self.participant(transaction) {
             return Ok((participant, false));
         }

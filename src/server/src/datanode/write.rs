@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use neorunbase_protocol::message::{RowWrite, RowWriteKind, WriteRows, WrittenReply};
+use neorunbase_protocol::message::{RowWrite, RowWriteKind, StatementContext, WriteRows, WrittenReply};
 use neorunbase_storage::descriptor::{KeyColumn, TableDescriptor};
 use neorunbase_storage::key::prefix_end;
 use neorunbase_storage::row::decode_columns;
@@ -73,8 +73,13 @@ impl<'a> Changes<'a> {
     }
 
     /// The statement has succeeded: its changes become the transaction's.
-    pub(super) fn keep(self) {
-        self.participant.writes.lock().absorb(self.writes);
+    pub(super) fn keep(self, context: &StatementContext) {
+        let mut writes = self.participant.writes.lock();
+        if context.revocable {
+            writes.absorb_revocable(context.sequence, self.writes);
+        } else {
+            writes.absorb(self.writes);
+        }
     }
 
     /// The newest version of a locked row, this statement's own changes included.
@@ -255,7 +260,7 @@ impl DataNode {
                 reply.skipped.push(position);
             }
         }
-        changes.keep();
+        changes.keep(&request.context);
         Ok(reply)
     }
 }

@@ -193,7 +193,7 @@ fn parse_statement(tokens: &[TokenWithSpan], source: &Arc<Source>) -> Result<Par
     let mut cursor = Cursor::new(tokens, source);
     let first = cursor.peek_word().unwrap_or_default().to_owned();
     match first.as_str() {
-        "begin" | "start" | "commit" | "end" | "rollback" | "abort" => {
+        "begin" | "start" | "commit" | "end" | "rollback" | "abort" | "savepoint" | "release" => {
             transaction::parse(&mut cursor).map(ParsedKind::Transaction)
         }
         "set" => {
@@ -206,8 +206,6 @@ fn parse_statement(tokens: &[TokenWithSpan], source: &Arc<Source>) -> Result<Par
         "vacuum" | "analyze" | "analyse" => parse_maintenance(&mut cursor),
         "copy" => copy::parse(&mut cursor).map(ParsedKind::Copy),
         "explain" => parse_explain(&mut cursor),
-        "savepoint" | "release" => Err(unsupported("SAVEPOINT")
-            .with_hint("Run the statements in a transaction of their own, or retry the whole transaction.")),
         "prepare" | "execute" | "deallocate" => Err(unsupported(first.to_ascii_uppercase())
             .with_hint("Use the prepared statements of the client's driver (the extended query protocol).")),
         "declare" | "fetch" | "move" | "close" => Err(unsupported(format!(

@@ -142,7 +142,18 @@ fn transactions_and_settings() {
         transaction("set transaction read write"),
         TransactionCommand::SetModes(_)
     ));
-    assert_eq!(failure("savepoint a").1, "0A000");
+    assert_eq!(
+        transaction("savepoint Before"),
+        TransactionCommand::Savepoint("before".into())
+    );
+    for sql in ["rollback to before", "ROLLBACK WORK TO SAVEPOINT \"before\""] {
+        assert_eq!(transaction(sql), TransactionCommand::RollbackTo("before".into()));
+    }
+    for sql in ["release before", "RELEASE SAVEPOINT before"] {
+        assert_eq!(transaction(sql), TransactionCommand::Release("before".into()));
+    }
+    assert_eq!(failure("savepoint").1, "42601");
+    assert_eq!(failure("release savepoint a b").1, "42601");
     let setting = |sql: &str| match one(sql) {
         ParsedKind::Setting(command) => command,
         other => panic!("{other:?}"),

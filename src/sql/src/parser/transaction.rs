@@ -1,4 +1,4 @@
-//! BEGIN, COMMIT, ROLLBACK, SET TRANSACTION.
+//! BEGIN, COMMIT, ROLLBACK, SAVEPOINT, SET TRANSACTION.
 
 use neorunbase_types::Result;
 use sqlparser::tokenizer::Token;
@@ -7,7 +7,7 @@ use super::cursor::Cursor;
 use super::unsupported;
 use crate::plan::{IsolationLevel, TransactionCommand, TransactionModes};
 
-/// Statements that begin with BEGIN, START, COMMIT, END, ROLLBACK or ABORT.
+/// Statements that begin with BEGIN, START, COMMIT, END, ROLLBACK, ABORT, SAVEPOINT or RELEASE.
 pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<TransactionCommand> {
     let verb = cursor.identifier()?;
     match verb.as_str() {
@@ -28,13 +28,19 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<TransactionCommand> {
             cursor.expect_end()?;
             Ok(TransactionCommand::Commit)
         }
+        "savepoint" => savepoint_name(cursor).map(TransactionCommand::Savepoint),
+        "release" => {
+            cursor.take_word("savepoint");
+            savepoint_name(cursor).map(TransactionCommand::Release)
+        }
         _ => {
             if cursor.peek_word() == Some("prepared") {
                 return Err(unsupported("ROLLBACK PREPARED"));
             }
             take_noise(cursor);
-            if cursor.peek_word() == Some("to") {
-                return Err(unsupported("ROLLBACK TO SAVEPOINT"));
+            if cursor.take_word("to") {
+                cursor.take_word("savepoint");
+                return savepoint_name(cursor).map(TransactionCommand::RollbackTo);
             }
             chain(cursor)?;
             cursor.expect_end()?;
@@ -56,6 +62,12 @@ pub(super) fn parse_set(cursor: &mut Cursor<'_>) -> Result<Option<TransactionCom
         return Ok(Some(TransactionCommand::SetModes(some_modes(cursor)?)));
     }
     Ok(None)
+}
+
+fn savepoint_name(cursor: &mut Cursor<'_>) -> Result<String> {
+    let name = cursor.identifier()?;
+    cursor.expect_end()?;
+    Ok(name)
 }
 
 fn take_noise(cursor: &mut Cursor<'_>) {

@@ -5,6 +5,7 @@ mod commits;
 mod indexes;
 mod isolation;
 mod recovery;
+mod savepoints;
 #[path = "../../../../storage/tests/support/mod.rs"]
 #[allow(dead_code)]
 mod storage_support;
@@ -495,6 +496,7 @@ impl TestTransaction {
             transaction_time_unix_micros: 0,
             lock_timeout_ms: self.lock_timeout_ms,
             autocommit: self.autocommit,
+            revocable: true,
         }
     }
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The first session of a new user gives, row for row and error for error, what PostgreSQL 15 gives.
+"""Sessions give, row for row and error for error, what PostgreSQL 15 gives: a new user's first one, and others.
 
-Usage: ci/end-to-end/quickstart-compare.py [SCRIPT.sql]
+Usage: ci/end-to-end/compare.py [SCRIPT.sql …]
 """
 
 import difflib
@@ -12,7 +12,8 @@ import sys
 from checks import Checks
 from processes import PostgreSql, SingleProcess, client_program
 
-SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "quickstart.sql")
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCRIPTS = [os.path.join(HERE, name) for name in ("quickstart.sql", "savepoints.sql")]
 SHARD_CLAUSE = re.compile(r"\)\s*SHARD KEY\s*\([^)]*\)\s*SHARDS\s+\d+(\s+REPLICAS\s+\d+)?", re.IGNORECASE)
 
 
@@ -33,29 +34,32 @@ def session(server, sql):
     return result.returncode, lines
 
 
-def work(checks):
-    path = sys.argv[1] if len(sys.argv) > 1 else SCRIPT
-    with open(path) as file:
-        sql = file.read()
+def compare(checks, name, postgresql, server, sql):
     plain = SHARD_CLAUSE.sub(")", sql)
-    checks.that("the script has SHARD clauses, which PostgreSQL does not know", plain != sql)
-    postgresql = PostgreSql()
-    server = SingleProcess()
-    server.start()
+    checks.that(f"{name} has SHARD clauses, which PostgreSQL does not know", plain != sql)
     # Again: now every table is there, and every row a duplicate.
     for when in ("the first time", "again"):
         expected_code, expected = session(postgresql, plain)
-        runs = expected_code == 0 and any("(9 rows)" in line for line in expected)
-        checks.that(f"{when}: PostgreSQL runs it", runs, expected)
+        runs = expected_code == 0 and any("rows)" in line for line in expected)
+        checks.that(f"{name}, {when}: PostgreSQL runs it", runs, expected)
         code, found = session(server, sql)
-        checks.equal(f"{when}: psql ends as it does with PostgreSQL", code, expected_code)
+        checks.equal(f"{name}, {when}: psql ends as it does with PostgreSQL", code, expected_code)
         difference = difflib.unified_diff(expected, found, "PostgreSQL", "NeorunBase", lineterm="")
         checks.that(
-            f"{when}: all {len(expected)} lines (rows, tags, errors with all their fields) are PostgreSQL's",
+            f"{name}, {when}: all {len(expected)} lines (rows, tags, errors with all their fields) are PostgreSQL's",
             found == expected,
             "\n    ".join(difference),
         )
+
+
+def work(checks):
+    postgresql = PostgreSql()
+    server = SingleProcess()
+    server.start()
+    for path in sys.argv[1:] or SCRIPTS:
+        with open(path) as file:
+            compare(checks, os.path.basename(path), postgresql, server, file.read())
     checks.equal("the server ends cleanly", server.stop(), 0)
 
 
-Checks("quickstart compared with PostgreSQL").run(work)
+Checks("sessions compared with PostgreSQL").run(work)
