@@ -218,17 +218,21 @@ pub(crate) fn authentication_sasl_final(output: &mut BytesMut, data: &[u8]) {
     put(output, &Authentication::SASLFinal(Bytes::copy_from_slice(data)));
 }
 
+/// The number of columns, and their formats.
+fn text_columns(columns: usize) -> (i16, Vec<i16>) {
+    let columns = i16::try_from(columns).unwrap_or(i16::MAX);
+    (columns, vec![0; usize::try_from(columns).unwrap_or_default()])
+}
+
 /// CopyInResponse with all columns in text.
 pub(crate) fn copy_in_response(output: &mut BytesMut, columns: usize) {
-    let columns = i16::try_from(columns).unwrap_or(i16::MAX);
-    let formats = vec![0; usize::try_from(columns).unwrap_or_default()];
+    let (columns, formats) = text_columns(columns);
     put(output, &CopyInResponse::new(0, columns, formats));
 }
 
 /// CopyOutResponse with all columns in text.
 pub(crate) fn copy_out_response(output: &mut BytesMut, columns: usize) {
-    let columns = i16::try_from(columns).unwrap_or(i16::MAX);
-    let formats = vec![0; usize::try_from(columns).unwrap_or_default()];
+    let (columns, formats) = text_columns(columns);
     put(output, &CopyOutResponse::new(0, columns, formats));
 }
 

@@ -52,13 +52,12 @@ struct State {
     phase: Phase,
     /// No further statement may begin; running ones are to give up.
     closing: bool,
-    running: usize,
     last_sequence: u32,
     /// Statements below this number were taken back: none of them may begin, running ones are to give up.
     revoked_below: u32,
     /// The last [`revoke`](Transaction::revoke) that was carried out.
     revoked: u32,
-    /// Numbers of running statements.
+    /// Numbers of running statements, and how many requests of each run.
     running_sequences: BTreeMap<u32, usize>,
     participation: Arc<Participation>,
 }
@@ -91,7 +90,6 @@ impl<Table> Transaction<Table> {
         let state = State {
             phase,
             closing: false,
-            running: 0,
             last_sequence: 0,
             revoked_below: 0,
             revoked: 0,
@@ -136,7 +134,7 @@ impl<Table> Transaction<Table> {
 
     /// Whether a statement runs now.
     pub fn is_running(&self) -> bool {
-        self.state.lock().running > 0
+        !self.state.lock().running_sequences.is_empty()
     }
 
     /// Makes the drawn timestamp known: readers of older snapshots need not wait any more.
@@ -230,7 +228,6 @@ impl<Table> Transaction<Table> {
         if state.phase != Phase::Active || state.closing || sequence < state.revoked_below {
             return Err(state.phase);
         }
-        state.running += 1;
         *state.running_sequences.entry(sequence).or_default() += 1;
         state.last_sequence = state.last_sequence.max(sequence);
         Ok(StatementGuard {
@@ -258,7 +255,7 @@ impl<Table> Transaction<Table> {
     async fn leave_active(&self, next: Phase, participation: Option<Participation>) -> bool {
         // Statements that still run were given up by their sender; nobody reads their result.
         self.close();
-        self.wait_until(|state| state.running == 0 || state.phase != Phase::Active)
+        self.wait_until(|state| state.running_sequences.is_empty() || state.phase != Phase::Active)
             .await;
         let mut state = self.state.lock();
         if state.phase != Phase::Active {
@@ -375,14 +372,14 @@ pub struct StatementGuard<Table> {
 impl<Table> Drop for StatementGuard<Table> {
     fn drop(&mut self) {
         let mut state = self.transaction.state.lock();
-        state.running -= 1;
         if let Entry::Occupied(mut running) = state.running_sequences.entry(self.sequence) {
             *running.get_mut() -= 1;
             if *running.get() == 0 {
                 running.remove();
             }
         }
-        let awaited = state.closing && state.running == 0 || self.sequence < state.revoked_below;
+        let awaited =
+            state.closing && state.running_sequences.is_empty() || self.sequence < state.revoked_below;
         drop(state);
         if awaited {
             self.transaction.changed.notify_waiters();

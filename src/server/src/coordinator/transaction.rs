@@ -70,8 +70,6 @@ struct Savepoint {
 struct Participant {
     reference: ShardRef,
     node: String,
-    /// The last statement that was sent there.
-    last_sequence: u32,
     /// The statements that were sent there while there was a savepoint.
     revocable: Vec<u32>,
     /// The last one before there was any; 0: none.
@@ -80,12 +78,16 @@ struct Participant {
 
 impl Participant {
     fn sent(&mut self, sequence: u32, revocable: bool) {
-        self.last_sequence = sequence;
         if !revocable {
             self.irrevocable = sequence;
         } else if self.revocable.last() != Some(&sequence) {
             self.revocable.push(sequence);
         }
+    }
+
+    /// The last statement that was sent there.
+    fn last_sequence(&self) -> u32 {
+        self.last_up_to(u32::MAX)
     }
 
     /// The last statement up to `sequence` that was sent there; 0: none.
@@ -171,7 +173,7 @@ impl Transaction {
         // Only where something was sent since.
         let mut nodes: BTreeMap<String, RollbackTo> = BTreeMap::new();
         for participant in self.participants.values() {
-            if participant.last_sequence <= kept_sequence {
+            if participant.last_sequence() <= kept_sequence {
                 continue;
             }
             let request = nodes
@@ -204,7 +206,7 @@ impl Transaction {
             answer.map_err(RouteError::into_statement_error)?;
         }
         for participant in self.participants.values_mut() {
-            if participant.last_sequence > kept_sequence {
+            if participant.last_sequence() > kept_sequence {
                 participant.irrevocable = participant.last_up_to(kept_sequence);
                 participant.revocable.retain(|sent| *sent <= kept_sequence);
                 participant.sent(sequence, true);
@@ -315,7 +317,6 @@ impl Transaction {
                 let mut participant = Participant {
                     reference,
                     node,
-                    last_sequence: 0,
                     revocable: Vec::new(),
                     irrevocable: 0,
                 };
@@ -369,10 +370,7 @@ impl Transaction {
             .participants
             .values()
             .filter(|participant| participant.node == node);
-        on_node
-            .map(|participant| participant.last_sequence)
-            .max()
-            .unwrap_or(0)
+        on_node.map(Participant::last_sequence).max().unwrap_or(0)
     }
 
     /// Commits. On success every write is durable and visible to whoever starts later.

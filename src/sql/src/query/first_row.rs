@@ -1,11 +1,12 @@
 //! `ORDER BY … LIMIT 1` of a correlated subquery as an aggregate, which DataFusion can turn into a join.
 
 use std::any::Any;
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{Array, ArrayRef};
+use datafusion::arrow::compute::SortOptions;
 use datafusion::arrow::datatypes::{DataType, Field, FieldRef};
+use datafusion::common::utils::{compare_rows, get_row_at_idx};
 use datafusion::common::{Column, DataFusionError, ScalarValue};
 use datafusion::logical_expr::function::{AccumulatorArgs, StateFieldsArgs};
 use datafusion::logical_expr::utils::AggregateOrderSensitivity;
@@ -49,7 +50,10 @@ pub(super) fn first_row_plan(plan: &LogicalPlan, name: String) -> Result<Option<
         .collect::<Result<Vec<_>, _>>()
         .map_err(from_datafusion)?;
     let function = FirstRow {
-        order: keys.iter().map(|key| (key.asc, key.nulls_first)).collect(),
+        order: keys
+            .iter()
+            .map(|key| SortOptions::new(!key.asc, key.nulls_first))
+            .collect(),
         signature: Signature::exact(types, Volatility::Immutable),
     };
     let call = AggregateUDF::new_from_impl(function).call(arguments).alias(name);
@@ -58,8 +62,8 @@ pub(super) fn first_row_plan(plan: &LogicalPlan, name: String) -> Result<Option<
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct FirstRow {
-    /// Ascending, and NULLs first, of each key.
-    order: Vec<(bool, bool)>,
+    /// Of each key.
+    order: Vec<SortOptions>,
     signature: Signature,
 }
 
@@ -120,50 +124,25 @@ impl AggregateUDFImpl for FirstRow {
 /// The first row so far: its value, then its keys.
 #[derive(Debug)]
 struct Best {
-    order: Vec<(bool, bool)>,
+    order: Vec<SortOptions>,
     row: Vec<ScalarValue>,
     found: bool,
 }
 
 impl Best {
-    fn comes_before(&self, row: &[ScalarValue]) -> bool {
-        for ((ascending, nulls_first), (new, best)) in
-            self.order.iter().zip(row[1..].iter().zip(&self.row[1..]))
-        {
-            let order = match (new.is_null(), best.is_null()) {
-                (true, true) => Ordering::Equal,
-                (true, false) if *nulls_first => Ordering::Less,
-                (true, false) => Ordering::Greater,
-                (false, true) if *nulls_first => Ordering::Greater,
-                (false, true) => Ordering::Less,
-                (false, false) => {
-                    let order = new.partial_cmp(best).unwrap_or(Ordering::Equal);
-                    if *ascending { order } else { order.reverse() }
-                }
-            };
-            if order.is_ne() {
-                return order.is_lt();
-            }
-        }
-        false
-    }
-
-    fn offer(&mut self, row: Vec<ScalarValue>) {
-        if !self.found || self.comes_before(&row) {
+    fn offer(&mut self, row: Vec<ScalarValue>) -> Result<(), DataFusionError> {
+        if !self.found || compare_rows(&row[1..], &self.row[1..], &self.order)?.is_lt() {
             self.row = row;
             self.found = true;
         }
+        Ok(())
     }
 }
 
 impl Accumulator for Best {
     fn update_batch(&mut self, values: &[ArrayRef]) -> Result<(), DataFusionError> {
         for index in 0..values.first().map_or(0, |array| array.len()) {
-            let row = values
-                .iter()
-                .map(|array| ScalarValue::try_from_array(array, index))
-                .collect::<Result<Vec<_>, _>>()?;
-            self.offer(row);
+            self.offer(get_row_at_idx(values, index)?)?;
         }
         Ok(())
     }
@@ -188,11 +167,7 @@ impl Accumulator for Best {
         };
         for index in 0..found.len() {
             if ScalarValue::try_from_array(found, index)? == ScalarValue::Boolean(Some(true)) {
-                let row = columns
-                    .iter()
-                    .map(|array| ScalarValue::try_from_array(array, index))
-                    .collect::<Result<Vec<_>, _>>()?;
-                self.offer(row);
+                self.offer(get_row_at_idx(columns, index)?)?;
             }
         }
         Ok(())

@@ -204,13 +204,14 @@ impl Writer {
     async fn sync_pending(&mut self) -> Result<(), WalError> {
         if !self.pending.is_empty() {
             let path = segment::path(&self.options.directory, self.active_segment());
-            let failed = |error: std::io::Error| io_error(&path, &error);
             let data = Bytes::from(std::mem::take(&mut self.pending));
             let length = data.len() as u64;
-            match self.file.write_at(self.written, data).await {
-                Ok(()) => {}
-                Err(error) if is_disk_full(&error) => return Err(self.cut_back(&path, &error).await),
-                Err(error) => return Err(failed(error)),
+            if let Err(error) = self.file.write_at(self.written, data).await {
+                let error = write_error(&path, &error);
+                if matches!(error, WalError::DiskFull { .. }) {
+                    self.cut_back(&path).await?;
+                }
+                return Err(error);
             }
             self.written += length;
             self.state.bytes.fetch_add(length, Ordering::Relaxed);
@@ -218,7 +219,7 @@ impl Writer {
                 active.bytes = self.written;
             }
             if !fault::planted("ack-before-fsync") {
-                self.file.sync().await.map_err(failed)?;
+                self.file.sync().await.map_err(|error| io_error(&path, &error))?;
             }
         }
         self.synced = self.next_lsn - 1;
@@ -228,24 +229,15 @@ impl Writer {
 
     /// Removes, durably, what a write left that found the disk full: its frames are going to be reported as not
     /// written, and no restart may find them.
-    async fn cut_back(&mut self, path: &str, full: &std::io::Error) -> WalError {
-        let full = WalError::DiskFull {
-            path: path.to_owned(),
-            reason: full.to_string(),
-        };
-        let cut = async {
-            if fault::planted("full-disk-keeps-tail") {
-                return Ok(());
-            }
-            self.file.set_length(self.written).await?;
-            self.file.sync().await
-        };
-        if let Err(error) = cut.await {
-            return io_error(path, &error);
+    async fn cut_back(&mut self, path: &str) -> Result<(), WalError> {
+        if !fault::planted("full-disk-keeps-tail") {
+            let failed = |error: std::io::Error| io_error(path, &error);
+            self.file.set_length(self.written).await.map_err(failed)?;
+            self.file.sync().await.map_err(failed)?;
         }
         self.next_lsn = self.synced + 1;
         self.must_begin_segment = true;
-        full
+        Ok(())
     }
 
     /// Goes on in a new segment. A full disk leaves all as it was.
@@ -288,10 +280,17 @@ impl Writer {
     }
 }
 
-/// Whether a write failed for want of room, so that a later one may succeed.
-fn is_disk_full(error: &std::io::Error) -> bool {
+/// A failed write, told from one that found no room, so that a later one may succeed.
+fn write_error(path: &str, error: &std::io::Error) -> WalError {
     use std::io::ErrorKind::{QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded)
+    if matches!(error.kind(), StorageFull | QuotaExceeded) {
+        WalError::DiskFull {
+            path: path.to_owned(),
+            reason: error.to_string(),
+        }
+    } else {
+        io_error(path, error)
+    }
 }
 
 async fn create_segment(
@@ -303,21 +302,12 @@ async fn create_segment(
 ) -> Result<(Box<dyn DiskFile>, SegmentCiphers), WalError> {
     let path = segment::path(&options.directory, first_lsn);
     let failed = |error: std::io::Error| io_error(&path, &error);
-    let failed_or_full = |error: std::io::Error| {
-        if is_disk_full(&error) {
-            WalError::DiskFull {
-                path: path.clone(),
-                reason: error.to_string(),
-            }
-        } else {
-            failed(error)
-        }
-    };
+    let write_failed = |error: std::io::Error| write_error(&path, &error);
     let header = SegmentHeader { first_lsn, salt };
-    let file = disk.create(&path).await.map_err(failed_or_full)?;
+    let file = disk.create(&path).await.map_err(write_failed)?;
     file.write_at(0, Bytes::from(header.encode()))
         .await
-        .map_err(failed_or_full)?;
+        .map_err(write_failed)?;
     file.sync().await.map_err(failed)?;
     disk.sync_directory(&options.directory).await.map_err(failed)?;
     state.bytes.fetch_add(HEADER_BYTES as u64, Ordering::Relaxed);
