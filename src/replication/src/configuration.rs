@@ -1,0 +1,96 @@
+//! Who holds a shard: what its znode says, and the changes that are allowed.
+
+use serde::{Deserialize, Serialize};
+
+/// A shard's znode. Each change is a versioned write that raises `epoch` by one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Configuration {
+    /// Grows with every change.
+    pub epoch: u64,
+    /// The epoch at which `primary` became it (or began anew after a restart).
+    pub term: u64,
+    /// The node that serves reads and writes.
+    pub primary: String,
+    /// Nodes that hold every acknowledged write, the primary among them.
+    pub in_sync: Vec<String>,
+    /// All nodes that hold, or are about to hold, a copy.
+    pub replicas: Vec<String>,
+}
+
+impl Configuration {
+    /// A new shard on `replicas`, the first of which is its primary and alone in sync.
+    ///
+    /// # Panics
+    /// Without a replica.
+    pub fn new(replicas: Vec<String>) -> Self {
+        let primary = replicas[0].clone();
+        Self {
+            epoch: 1,
+            term: 1,
+            in_sync: vec![primary.clone()],
+            primary,
+            replicas,
+        }
+    }
+
+    /// Whether `node` holds every acknowledged write.
+    pub fn is_in_sync(&self, node: &str) -> bool {
+        self.in_sync.iter().any(|member| member == node)
+    }
+
+    /// Whether the primary has nobody to replicate to, in sync or not.
+    pub fn is_alone(&self) -> bool {
+        self.replicas.len() == 1
+    }
+
+    /// With `node`, which must be in sync, as primary of a new term. The old primary leaves the set: what it acknowledges
+    /// from now on is nothing, and it must catch up before it is trusted again.
+    pub fn promoted(&self, node: &str) -> Option<Self> {
+        if !self.is_in_sync(node) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.term = next.epoch;
+        if self.primary != node {
+            next.in_sync.retain(|member| *member != self.primary);
+            next.primary = node.to_owned();
+        }
+        Some(next)
+    }
+
+    /// Without `node` in the set. The primary cannot leave it.
+    pub fn without(&self, node: &str) -> Option<Self> {
+        if self.primary == node || !self.is_in_sync(node) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.in_sync.retain(|member| member != node);
+        Some(next)
+    }
+
+    /// With the replica `node`, which has caught up, in the set.
+    pub fn with(&self, node: &str) -> Option<Self> {
+        if self.is_in_sync(node) || !self.replicas.iter().any(|replica| replica == node) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.in_sync.push(node.to_owned());
+        Some(next)
+    }
+
+    /// With other nodes to hold copies. Members of the set stay replicas until they have left it.
+    pub fn placed_on(&self, replicas: Vec<String>) -> Option<Self> {
+        let keeps_members = self.in_sync.iter().all(|member| replicas.contains(member));
+        if !keeps_members || replicas == self.replicas {
+            return None;
+        }
+        Some(Self {
+            epoch: self.epoch + 1,
+            replicas,
+            ..self.clone()
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! A copy of a shard that takes over what its primary sends, and may become primary itself.
+
+use std::cmp::min;
+
+use neorunbase_world::MonotonicTime;
+
+use crate::configuration::Configuration;
+use crate::lease::Timing;
+use crate::log::{Entry, LogPosition, ShardLog};
+use crate::primary::{Append, Primary, Reply};
+
+/// A copy that is not primary now.
+#[derive(Clone, Debug)]
+pub struct Follower<R> {
+    name: String,
+    timing: Timing,
+    log: ShardLog<R>,
+    /// Entries up to here are durable on this node.
+    durable: u64,
+    /// The highest term that this node has heard of.
+    term: u64,
+    /// The highest term that this node has begun itself, ever.
+    begun: u64,
+    /// No term may begin here before.
+    granted_until: MonotonicTime,
+}
+
+/// What became of an [`Append`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Received<R> {
+    /// Once `write` is durable, tell it to [`Follower::written`] and answer with [`Follower::matched`] of `up_to`.
+    Taken {
+        /// New entries. The first may stand where others stood before, which are void then, they and all that followed.
+        write: Vec<Entry<R>>,
+        /// The last entry that the message spoke of.
+        up_to: u64,
+    },
+    /// To be answered so at once.
+    Refused(Reply),
+    /// The primary does not have an entry that is committed here: one of the two is corrupt. The copy must stop.
+    Diverged(LogPosition),
+}
+
+/// Why a term cannot begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotYet {
+    /// Another node is primary, or there is a later configuration.
+    NotPrimary,
+    /// A lease that was granted to an earlier primary has to run out first.
+    Leased {
+        /// When it does.
+        until: MonotonicTime,
+    },
+    /// This node has begun the term already, maybe before a restart. What it had not made durable may be with others, so
+    /// it needs a new term: [`Configuration::promoted`] to itself.
+    BegunBefore,
+}
+
+impl<R: Clone> Follower<R> {
+    /// A copy as found on disk: its `log` is durable, `begun` the highest term it has begun, and it may have granted a
+    /// lease just before `now`.
+    pub fn restarted(name: &str, timing: Timing, log: ShardLog<R>, begun: u64, now: MonotonicTime) -> Self {
+        Self {
+            granted_until: timing.granted_until(now),
+            ..Self::new(name, timing, log, begun)
+        }
+    }
+
+    /// A copy that has never granted a lease. The `log` is durable.
+    pub fn new(name: &str, timing: Timing, log: ShardLog<R>, begun: u64) -> Self {
+        let end = log.end();
+        Self {
+            name: name.to_owned(),
+            timing,
+            durable: end.sequence,
+            term: begun.max(end.term),
+            log,
+            begun,
+            granted_until: MonotonicTime(0),
+        }
+    }
+
+    /// What was the primary's until it was deposed. Leases that it has granted as a follower ran out long ago.
+    pub(crate) fn deposed(name: String, timing: Timing, log: ShardLog<R>, durable: u64, term: u64) -> Self {
+        Self {
+            name,
+            timing,
+            durable,
+            term,
+            begun: term,
+            log,
+            granted_until: MonotonicTime(0),
+        }
+    }
+
+    /// The log.
+    pub fn log(&self) -> &ShardLog<R> {
+        &self.log
+    }
+
+    /// The log, to forget what is applied.
+    pub fn log_mut(&mut self) -> &mut ShardLog<R> {
+        &mut self.log
+    }
+
+    /// Entries up to here are durable on this node.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// Entries up to here may be applied.
+    pub fn applicable(&self) -> u64 {
+        min(self.log.committed(), self.durable)
+    }
+
+    /// Takes a primary's message.
+    pub fn receive(&mut self, append: Append<R>, now: MonotonicTime) -> Received<R> {
+        if self.is_stale(append.term) {
+            return Received::Refused(Reply::Stale { term: self.term });
+        }
+        self.term = append.term;
+        self.granted_until = self.granted_until.max(self.timing.granted_until(now));
+        let previous = append.previous;
+        let end = self.log.end();
+        if previous.sequence > end.sequence {
+            return Received::Refused(Reply::Mismatch {
+                retry_after: end.sequence,
+            });
+        }
+        if let Some(known) = self.log.position(previous.sequence)
+            && known != previous
+        {
+            if previous.sequence <= self.log.committed() {
+                return Received::Diverged(known);
+            }
+            return Received::Refused(Reply::Mismatch {
+                retry_after: self.log.committed().max(previous.sequence - 1),
+            });
+        }
+        let up_to = previous.sequence + append.entries.len() as u64;
+        let mut write = Vec::new();
+        for entry in append.entries {
+            let sequence = entry.position.sequence;
+            if sequence <= self.log.base().sequence {
+                continue; // applied and forgotten
+            }
+            match self.log.position(sequence) {
+                Some(known) if known == entry.position => continue,
+                Some(known) if sequence <= self.log.committed() => return Received::Diverged(known),
+                Some(_) => {
+                    self.log.truncate_after(sequence - 1);
+                    self.durable = min(self.durable, sequence - 1);
+                }
+                None => {}
+            }
+            self.log.push(entry.clone());
+            write.push(entry);
+        }
+        self.log.commit(min(append.committed, up_to));
+        Received::Taken { write, up_to }
+    }
+
+    /// The entry at `position`, and so all before it, is durable.
+    pub fn written(&mut self, position: LogPosition) {
+        // It may have been overwritten since.
+        if self.log.position(position.sequence) == Some(position) {
+            self.durable = self.durable.max(position.sequence);
+        }
+    }
+
+    /// The answer to a message that spoke of entries up to `up_to`, for what is durable by now.
+    pub fn matched(&self, up_to: u64) -> Reply {
+        Reply::Matched {
+            up_to: min(up_to, self.durable),
+        }
+    }
+
+    /// The primary of `term` offers a copy of everything up to `position`. Whether that would be of any use: otherwise the
+    /// log has all of it already, and maybe more that must not go.
+    ///
+    /// # Errors
+    /// To be answered so: the term is over.
+    pub fn offered(&mut self, term: u64, position: LogPosition) -> Result<bool, Reply> {
+        if self.is_stale(term) {
+            return Err(Reply::Stale { term: self.term });
+        }
+        self.term = term;
+        Ok(
+            position.sequence > self.log.committed()
+                && self.log.position(position.sequence) != Some(position),
+        )
+    }
+
+    /// The copy was replaced by the one that was [offered](Self::offered): it holds everything up to `position`, durably,
+    /// and nothing else.
+    pub fn installed(&mut self, position: LogPosition) {
+        self.log = ShardLog::starting_at(position);
+        self.durable = position.sequence;
+    }
+
+    /// Whether a message of `term` is to be refused.
+    fn is_stale(&self, term: u64) -> bool {
+        // A term of this node's own is nobody else's.
+        term < self.term || term == self.begun
+    }
+
+    /// Heard of a configuration: primaries of earlier terms are refused from now on.
+    pub fn learn(&mut self, configuration: &Configuration) {
+        self.term = self.term.max(configuration.term);
+    }
+
+    /// Whether the term of `configuration` can begin here. If so, the driver makes it durable that this node has begun
+    /// it, and then calls [`begin_term`](Self::begin_term).
+    ///
+    /// # Errors
+    /// [`NotYet`].
+    pub fn may_begin(&mut self, configuration: &Configuration, now: MonotonicTime) -> Result<(), NotYet> {
+        self.learn(configuration);
+        if configuration.primary != self.name || configuration.term < self.term {
+            return Err(NotYet::NotPrimary);
+        }
+        if configuration.term == self.begun {
+            return Err(NotYet::BegunBefore);
+        }
+        if now < self.granted_until {
+            return Err(NotYet::Leased {
+                until: self.granted_until,
+            });
+        }
+        Ok(())
+    }
+
+    /// Becomes primary. The first entry of the term is to be made durable like any other.
+    ///
+    /// # Errors
+    /// The follower itself, if it [may not](Self::may_begin) (any more).
+    pub fn begin_term(
+        mut self,
+        configuration: Configuration,
+        now: MonotonicTime,
+    ) -> Result<Primary<R>, Box<(Self, NotYet)>> {
+        match self.may_begin(&configuration, now) {
+            Ok(()) => Ok(Primary::begin(
+                self.name,
+                self.timing,
+                configuration,
+                self.log,
+                self.durable,
+                now,
+            )),
+            Err(reason) => Err(Box::new((self, reason))),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! A shard's log as replication sees it: the entries that some follower may still lack, or that may still be lost.
+
+use std::collections::VecDeque;
+
+/// Where an entry stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LogPosition {
+    /// The term whose primary made it.
+    pub term: u64,
+    /// Counts the shard's entries from 1, over all terms.
+    pub sequence: u64,
+}
+
+/// An entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry<R> {
+    /// Where.
+    pub position: LogPosition,
+    /// What happened; none: the term began.
+    pub record: Option<R>,
+}
+
+/// The end of a shard's log, in memory.
+#[derive(Clone, Debug)]
+pub struct ShardLog<R> {
+    /// The last entry that is not kept here. It and everything before it is committed.
+    base: LogPosition,
+    entries: VecDeque<Entry<R>>,
+    committed: u64,
+}
+
+impl<R: Clone> ShardLog<R> {
+    /// A log of which everything up to `base` is committed and applied, and nothing is known beyond.
+    pub fn starting_at(base: LogPosition) -> Self {
+        Self {
+            base,
+            entries: VecDeque::new(),
+            committed: base.sequence,
+        }
+    }
+
+    /// A log as it is found on disk: everything up to `base` is applied, `written` are the entries in the order in which
+    /// they were written. One with the sequence of an earlier one stands for it, and voids what followed that.
+    ///
+    /// # Errors
+    /// The entry that does not follow any other: something is missing before it.
+    pub fn recovered(
+        base: LogPosition,
+        written: impl IntoIterator<Item = Entry<R>>,
+    ) -> Result<Self, LogPosition> {
+        let mut log = Self::starting_at(base);
+        for entry in written {
+            let LogPosition { term, sequence } = entry.position;
+            if sequence <= log.end().sequence {
+                log.truncate_after((sequence - 1).max(base.sequence));
+            }
+            // What comes before its overwriting by what is applied already is void as well.
+            let is_void = sequence <= base.sequence || term < log.end().term;
+            if is_void {
+                continue;
+            }
+            if sequence != log.end().sequence + 1 {
+                return Err(entry.position);
+            }
+            log.push(entry);
+        }
+        Ok(log)
+    }
+
+    /// The last entry.
+    pub fn end(&self) -> LogPosition {
+        self.entries.back().map_or(self.base, |entry| entry.position)
+    }
+
+    /// The last entry that is not kept here any more.
+    pub fn base(&self) -> LogPosition {
+        self.base
+    }
+
+    /// Entries up to here are never taken back.
+    pub fn committed(&self) -> u64 {
+        self.committed
+    }
+
+    /// The position of entry `sequence`, if it is there and still known.
+    pub fn position(&self, sequence: u64) -> Option<LogPosition> {
+        if sequence == self.base.sequence {
+            return Some(self.base);
+        }
+        Some(self.get(sequence)?.position)
+    }
+
+    /// Entry `sequence`, if it is kept.
+    pub fn get(&self, sequence: u64) -> Option<&Entry<R>> {
+        let index = sequence.checked_sub(self.base.sequence + 1)?;
+        self.entries.get(usize::try_from(index).ok()?)
+    }
+
+    /// At most `most` kept entries after `sequence`.
+    pub fn after(&self, sequence: u64, most: usize) -> impl Iterator<Item = &Entry<R>> {
+        let skipped = sequence.saturating_sub(self.base.sequence);
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skipped).take(most)
+    }
+
+    /// Adds an entry at the end.
+    ///
+    /// # Panics
+    /// If it does not follow the last one: the log would have a gap.
+    pub fn push(&mut self, entry: Entry<R>) {
+        let end = self.end();
+        assert!(
+            entry.position.sequence == end.sequence + 1 && entry.position.term >= end.term,
+            "entry {:?} does not follow {end:?}",
+            entry.position
+        );
+        self.entries.push_back(entry);
+    }
+
+    /// Drops the entries after `sequence`.
+    ///
+    /// # Panics
+    /// If one of them is committed: it would be lost.
+    pub fn truncate_after(&mut self, sequence: u64) {
+        assert!(
+            sequence >= self.committed,
+            "entries up to {} are committed, so the log cannot be cut after {sequence}",
+            self.committed
+        );
+        let kept = usize::try_from(sequence - self.base.sequence).unwrap_or(usize::MAX);
+        self.entries.truncate(kept);
+    }
+
+    /// Entries up to `sequence` are committed from now on (as far as they are there). Returns whether that is news.
+    pub fn commit(&mut self, sequence: u64) -> bool {
+        let sequence = sequence.min(self.end().sequence);
+        let is_news = sequence > self.committed;
+        self.committed = self.committed.max(sequence);
+        is_news
+    }
+
+    /// Forgets entries up to `sequence`, as far as they are committed.
+    pub fn forget_up_to(&mut self, sequence: u64) {
+        let sequence = sequence.min(self.committed);
+        while let Some(first) = self.entries.front()
+            && first.position.sequence <= sequence
+        {
+            self.base = first.position;
+            self.entries.pop_front();
+        }
+    }
+}
