@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::verdict::Verdict;
 
 /// Bugs that roles can be told to have, and the checkers must find.
-pub const BUGS: [(&str, &str); 7] = [
+pub const BUGS: [(&str, &str); 10] = [
     ("ack-before-fsync", "the log acknowledges before its sync"),
     (
         "torn-tail-accepted",
@@ -29,6 +29,18 @@ pub const BUGS: [(&str, &str); 7] = [
     (
         "full-disk-keeps-tail",
         "a commit that was refused on a full disk stays in the log",
+    ),
+    (
+        "savepoint-keeps-writes",
+        "ROLLBACK TO SAVEPOINT takes no writes back",
+    ),
+    (
+        "savepoint-keeps-locks",
+        "ROLLBACK TO SAVEPOINT lets go of no lock",
+    ),
+    (
+        "savepoint-frees-all-locks",
+        "ROLLBACK TO SAVEPOINT lets go of locks from before the savepoint, too",
     ),
 ];
 

@@ -12,6 +12,7 @@ use neorunbase_fault_injection::{DiskCrash, Nemesis};
 use neorunbase_workloads::bank::Bank;
 use neorunbase_workloads::durability::Durability;
 use neorunbase_workloads::list_append::{Level, ListAppend};
+use neorunbase_workloads::savepoint_locks::SavepointLocks;
 use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 use parking_lot::Mutex;
 
@@ -128,6 +129,7 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         Arc::new(Durability::new("durable_rows", shards)),
         lists("lists_read_committed", Level::ReadCommitted),
         lists("lists_repeatable_read", Level::RepeatableRead),
+        Arc::new(SavepointLocks::new("savepoint_rows", shards)),
     ]
 }
 
@@ -157,8 +159,22 @@ async fn simulate(
     notes.unseed = madsim::rand::thread_rng().next_u64();
     match outcome {
         Ok(()) => (Verdict::Passed, Vec::new()),
+        // Who waits for ever may have been shown something impossible before, which says more.
+        Err((Verdict::Liveness, complaints)) => match violations(&workloads) {
+            violations if violations.is_empty() => (Verdict::Liveness, complaints),
+            violations => (Verdict::Correctness, [violations, complaints].concat()),
+        },
         Err(end) => end,
     }
+}
+
+fn violations(workloads: &[Arc<dyn Workload>]) -> Vec<String> {
+    let mut violations = Vec::new();
+    for workload in workloads {
+        let found = workload.check().violations;
+        violations.extend(found.iter().map(|what| format!("{}: {what}", workload.name())));
+    }
+    violations
 }
 
 fn stuck(what: String) -> (Verdict, Vec<String>) {
@@ -243,12 +259,11 @@ async fn drama(
             .lock()
             .summary
             .push(format!("{}: {}", workload.name(), report.summary));
+        if !report.is_complete {
+            complaints.push(format!("{}: the final state was never read", workload.name()));
+        }
         if !report.violations.is_empty() {
-            let violations = report
-                .violations
-                .iter()
-                .map(|what| format!("{}: {what}", workload.name()));
-            return Err((Verdict::Correctness, violations.collect()));
+            return Err((Verdict::Correctness, violations(workloads)));
         }
     }
     if !complaints.is_empty() {

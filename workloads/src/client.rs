@@ -108,7 +108,7 @@ pub struct Client {
     world: ClientWorld,
     inner: tokio_postgres::Client,
     task: TaskHandle,
-    call_deadline: Duration,
+    target: Target,
 }
 
 impl Drop for Client {
@@ -152,15 +152,23 @@ impl Client {
             world: world.clone(),
             inner,
             task,
-            call_deadline: target.call_deadline,
+            target: target.clone(),
         })
+    }
+
+    /// Another connection to where this one goes.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub async fn another(&self) -> CallResult<Self> {
+        Self::connect(&self.world, &self.target).await
     }
 
     async fn limited<T>(
         &self,
         call: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> CallResult<T> {
-        match timeout(&*self.world.clock, self.call_deadline, call).await {
+        match timeout(&*self.world.clock, self.target.call_deadline, call).await {
             Ok(result) => result.map_err(classify),
             Err(_) => Err(CallError::NoAnswer("deadline passed".into())),
         }

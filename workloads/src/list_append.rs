@@ -53,6 +53,10 @@ pub enum Action {
         /// What was seen.
         list: Option<Vec<i64>>,
     },
+    /// SAVEPOINT; they do not nest.
+    Savepoint,
+    /// ROLLBACK TO the savepoint: appends since then were never made.
+    RollbackTo,
 }
 
 /// A transaction: its actions in order.
@@ -119,7 +123,14 @@ impl ListAppend {
             // In one order for all, so that deadlocks stay rare enough for the others to get on.
             actions.sort_by_key(|action| match action {
                 Action::Append { key, .. } | Action::Read { key, .. } => *key,
+                Action::Savepoint | Action::RollbackTo => i64::MAX,
             });
+        }
+        if random.random_bool(0.3) {
+            let first = random.random_range(0..actions.len());
+            let after_last = random.random_range(first + 1..=actions.len());
+            actions.insert(after_last, Action::RollbackTo);
+            actions.insert(first, Action::Savepoint);
         }
         Transaction { actions }
     }
@@ -157,14 +168,34 @@ impl ListAppend {
         let before = |error| (error, false);
         let begin = format!("BEGIN ISOLATION LEVEL {}", self.level.sql());
         client.run(&begin).await.map_err(before)?;
+        let mut in_savepoint = false;
+        // An error since the savepoint is taken back with everything else.
+        let mut failed = false;
         for action in &mut transaction.actions {
-            match action {
-                Action::Append { key, element } => {
-                    self.append(client, *key, *element).await.map_err(before)?;
+            let done = match action {
+                Action::Append { .. } | Action::Read { .. } if failed => Ok(()),
+                Action::Append { key, element } => self.append(client, *key, *element).await,
+                Action::Read { key, list } => match self.read(client, *key).await {
+                    Ok(seen) => {
+                        *list = Some(seen);
+                        Ok(())
+                    }
+                    Err(error) => Err(error),
+                },
+                Action::Savepoint => {
+                    in_savepoint = true;
+                    client.run("SAVEPOINT here").await.map(|_| ())
                 }
-                Action::Read { key, list } => {
-                    *list = Some(self.read(client, *key).await.map_err(before)?);
+                Action::RollbackTo => {
+                    in_savepoint = false;
+                    failed = false;
+                    client.run("ROLLBACK TO SAVEPOINT here").await.map(|_| ())
                 }
+            };
+            match done {
+                Ok(()) => {}
+                Err(error) if in_savepoint && error.connection_survives() => failed = true,
+                Err(error) => return Err(before(error)),
             }
         }
         client.run("COMMIT").await.map_err(|error| (error, true))?;
@@ -242,7 +273,9 @@ impl Workload for ListAppend {
             })
             .collect();
         let transaction = Transaction { actions };
-        let invocation = self.history.invoke(&*clock, u32::MAX, transaction.clone());
+        let invocation =
+            self.history
+                .invoke(&*clock, checker::list_append::FINAL_READER, transaction.clone());
         self.history
             .complete(&*clock, invocation, transaction, Outcome::Done, None);
         Ok(())

@@ -26,8 +26,17 @@ pub struct Report {
     pub workload: String,
     /// Each is proof that the database broke a promise.
     pub violations: Vec<String>,
+    /// Whether the final state was read: without it this is no acquittal.
+    pub is_complete: bool,
     /// What was counted, for the summary.
     pub summary: String,
+}
+
+impl Report {
+    /// Whether everything was looked at and found right.
+    pub fn is_acquittal(&self) -> bool {
+        self.is_complete && self.violations.is_empty()
+    }
 }
 
 /// Clients of one kind, with their history and its checker.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use neorunbase_protocol::message::{ShardId, Timestamp, TransactionId};
 use neorunbase_world::MonotonicTime;
+use neorunbase_world::fault::planted;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -205,7 +206,15 @@ impl<Table> Transaction<Table> {
             return Ok(Vec::new());
         }
         state.revoked = sequence;
-        self.writes.lock().revoke_after(kept_sequence);
+        if !planted("savepoint-keeps-writes") {
+            self.writes.lock().revoke_after(kept_sequence);
+        }
+        if planted("savepoint-keeps-locks") {
+            return Ok(Vec::new());
+        }
+        if planted("savepoint-frees-all-locks") {
+            return Ok(self.take_locks());
+        }
         Ok(self.take_locks_after(kept_sequence))
     }
 

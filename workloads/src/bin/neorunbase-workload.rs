@@ -39,6 +39,7 @@ mod outside {
     use neorunbase_workloads::bank::Bank;
     use neorunbase_workloads::durability::Durability;
     use neorunbase_workloads::list_append::{Level, ListAppend};
+    use neorunbase_workloads::savepoint_locks::SavepointLocks;
     use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 
     /// Runs a workload against a PostgreSQL port and checks that the database kept its promises.
@@ -53,7 +54,7 @@ mod outside {
         password: String,
         #[arg(long, default_value = "neorunbase")]
         database: String,
-        /// bank, durability, list-append-read-committed, list-append-repeatable-read, or all.
+        /// bank, durability, list-append-read-committed, list-append-repeatable-read, savepoint-locks, or all.
         #[arg(long, default_value = "all")]
         workload: String,
         /// How long clients run.
@@ -106,6 +107,7 @@ mod outside {
                 40,
                 shards,
             )),
+            Arc::new(SavepointLocks::new("savepoint_rows", shards)),
         ];
         let chosen: Vec<_> = all
             .into_iter()
@@ -166,17 +168,13 @@ mod outside {
             println!(
                 "{}: {} ({done} done, {failed} failed, {unknown} unknown; {})",
                 report.workload,
-                if report.violations.is_empty() {
-                    "passed"
-                } else {
-                    "FAILED"
-                },
+                if report.is_acquittal() { "passed" } else { "FAILED" },
                 report.summary
             );
             for violation in &report.violations {
                 println!("  {violation}");
             }
-            passed &= report.violations.is_empty();
+            passed &= report.is_acquittal();
             if let Some(folder) = &arguments.history {
                 std::fs::create_dir_all(folder)?;
                 let file = std::fs::File::create(folder.join(format!("{}.jsonl", workload.name())))?;

@@ -53,11 +53,9 @@ pub fn check(records: &[Record<BankOperation>], accounts: i64, initial_balance: 
             }
         }
     }
-    if finals == 0 {
-        violations.push("the final state was never read".into());
-    }
     Report {
         workload: "bank".into(),
+        is_complete: finals > 0,
         violations,
         summary: format!("{transfers} transfers, {reads} readings of all balances"),
     }
@@ -124,7 +122,7 @@ mod tests {
         ] {
             assert_eq!(check(&[bad, good.clone()], 2, 10).violations.len(), 1);
         }
-        assert_eq!(check(&[], 2, 10).violations.len(), 1, "nobody looked at the end");
+        assert!(!check(&[], 2, 10).is_complete, "nobody looked at the end");
     }
 
     #[test]

@@ -44,11 +44,10 @@ pub fn check(records: &[Record<Insertion>], present: Option<&BTreeSet<i64>>) -> 
         if !strangers.is_empty() {
             violations.push(format!("rows {strangers:?} were never inserted"));
         }
-    } else {
-        violations.push("the final state was never read".into());
     }
     Report {
         workload: "durability".into(),
+        is_complete: present.is_some(),
         violations,
         summary: format!("{acknowledged} rows acknowledged"),
     }
@@ -87,6 +86,6 @@ mod tests {
         assert_eq!(violations(&[1, 2, 4]), 1, "failed and there");
         assert_eq!(violations(&[1, 2, 5]), 1, "torn");
         assert_eq!(violations(&[1, 2, 7]), 1, "from nowhere");
-        assert_eq!(check(&history, None).violations.len(), 1, "nobody looked");
+        assert!(!check(&history, None).is_complete, "nobody looked");
     }
 }

@@ -12,6 +12,8 @@ use crate::history::{Outcome, Record};
 use crate::list_append::{Action, Level, Transaction};
 use crate::workload::Report;
 
+/// The client that reads all lists at the end.
+pub const FINAL_READER: u32 = u32::MAX;
 /// More of a kind are counted, not told.
 const EXAMPLES: usize = 3;
 
@@ -34,6 +36,9 @@ pub fn check(workload: &str, records: &[Record<Transaction>], level: Level) -> R
         .count();
     Report {
         workload: workload.to_owned(),
+        is_complete: records
+            .iter()
+            .any(|record| record.client == FINAL_READER && record.outcome == Outcome::Done),
         summary: format!(
             "{committed} transactions, {} lists, {write_skews}",
             judge.versions.len()
@@ -47,6 +52,8 @@ struct Judge<'a> {
     level: Level,
     /// Element to the transaction that appended it, and its key.
     writers: BTreeMap<i64, (usize, i64)>,
+    /// Elements whose transaction went back to a savepoint before them: whatever becomes of it, they are not there.
+    revoked: BTreeSet<i64>,
     /// Key to its list, as far as anybody saw it.
     versions: BTreeMap<i64, Vec<i64>>,
     /// Unknown transactions of which something was seen: they did commit.
@@ -64,10 +71,18 @@ struct ExternalRead<'a> {
 impl<'a> Judge<'a> {
     fn new(records: &'a [Record<Transaction>], level: Level) -> Self {
         let mut writers = BTreeMap::new();
+        let mut revoked = BTreeSet::new();
         for (index, record) in records.iter().enumerate() {
+            let mut since_savepoint = Vec::new();
             for action in &record.operation.actions {
-                if let Action::Append { key, element } = action {
-                    writers.insert(*element, (index, *key));
+                match action {
+                    Action::Append { key, element } => {
+                        writers.insert(*element, (index, *key));
+                        since_savepoint.push(*element);
+                    }
+                    Action::Savepoint => since_savepoint.clear(),
+                    Action::RollbackTo => revoked.extend(since_savepoint.drain(..)),
+                    Action::Read { .. } => {}
                 }
             }
         }
@@ -75,6 +90,7 @@ impl<'a> Judge<'a> {
             records,
             level,
             writers,
+            revoked,
             versions: BTreeMap::new(),
             proven: BTreeSet::new(),
             anomalies: BTreeMap::new(),
@@ -117,6 +133,8 @@ impl<'a> Judge<'a> {
                     list: Some(list),
                 } => format!("read {key} {list:?}"),
                 Action::Read { key, list: None } => format!("read {key} ?"),
+                Action::Savepoint => "savepoint".to_owned(),
+                Action::RollbackTo => "rollback to it".to_owned(),
             })
             .collect();
         let completed = record
@@ -162,8 +180,11 @@ impl<'a> Judge<'a> {
         for (index, record) in self.done() {
             let mut own: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
             let mut seen: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+            let mut at_savepoint = (own.clone(), seen.clone());
             for action in &record.operation.actions {
                 match action {
+                    Action::Savepoint => at_savepoint = (own.clone(), seen.clone()),
+                    Action::RollbackTo => (own, seen) = at_savepoint.clone(),
                     Action::Append { key, element } => {
                         own.entry(*key).or_default().push(*element);
                         if let Some(seen) = seen.get_mut(key) {
@@ -176,7 +197,23 @@ impl<'a> Judge<'a> {
                     } => {
                         let own = own.get(key).map_or(&[][..], Vec::as_slice);
                         let repeatable = self.level == Level::RepeatableRead || !own.is_empty();
-                        if !list.ends_with(own) {
+                        let revoked = list.iter().find(|element| {
+                            self.revoked.contains(element)
+                                && !own.contains(element)
+                                && self
+                                    .writers
+                                    .get(element)
+                                    .is_some_and(|(writer, _)| *writer == index)
+                        });
+                        if let Some(revoked) = revoked {
+                            self.report(
+                                "internal",
+                                format!(
+                                    "{revoked} was taken back and is seen in the list of {key}: {}",
+                                    self.describe(index)
+                                ),
+                            );
+                        } else if !list.ends_with(own) {
                             self.report(
                                 "internal",
                                 format!(
@@ -211,10 +248,18 @@ impl<'a> Judge<'a> {
                     list: Some(list),
                 } = action
                 {
+                    // What the reader itself took back later was never a version.
+                    let revoked = list.iter().rev().take_while(|element| {
+                        self.revoked.contains(element)
+                            && self
+                                .writers
+                                .get(element)
+                                .is_some_and(|(writer, _)| *writer == transaction)
+                    });
                     reads.push(ExternalRead {
                         transaction,
                         key: *key,
-                        list,
+                        list: &list[..list.len() - revoked.count()],
                     });
                 }
             }
@@ -226,8 +271,11 @@ impl<'a> Judge<'a> {
         let mut reads = Vec::new();
         for (transaction, record) in self.done() {
             let mut appended = BTreeSet::new();
+            let mut at_savepoint = BTreeSet::new();
             for action in &record.operation.actions {
                 match action {
+                    Action::Savepoint => at_savepoint.clone_from(&appended),
+                    Action::RollbackTo => appended.clone_from(&at_savepoint),
                     Action::Append { key, .. } => {
                         appended.insert(*key);
                     }
@@ -287,6 +335,14 @@ impl<'a> Judge<'a> {
         for read in self.all_reads() {
             for element in read.list {
                 match self.writers.get(element).copied() {
+                    Some((writer, key)) if key == read.key && self.revoked.contains(element) => {
+                        let what = format!(
+                            "{} read {element}, which was taken back, of {}",
+                            self.describe(read.transaction),
+                            self.describe(writer)
+                        );
+                        self.report("G1a aborted read", what);
+                    }
                     Some((writer, key)) if key == read.key => match self.records[writer].outcome {
                         Outcome::Failed => {
                             let what = format!(
@@ -315,6 +371,7 @@ impl<'a> Judge<'a> {
             let Some(last) = read.list.last() else { continue };
             if let Some((writer, _)) = self.writers.get(last)
                 && *writer != read.transaction
+                && !self.revoked.contains(last)
                 && finals.get(&(*writer, read.key)) != Some(last)
             {
                 let what = format!(
@@ -332,7 +389,9 @@ impl<'a> Judge<'a> {
         let mut finals = BTreeMap::new();
         for (index, record) in self.records.iter().enumerate() {
             for action in &record.operation.actions {
-                if let Action::Append { key, element } = action {
+                if let Action::Append { key, element } = action
+                    && !self.revoked.contains(element)
+                {
                     finals.insert((index, *key), *element);
                 }
             }
@@ -357,6 +416,9 @@ impl<'a> Judge<'a> {
                 let Action::Append { key, element } = action else {
                     continue;
                 };
+                if self.revoked.contains(element) {
+                    continue;
+                }
                 let Some(read) = last_reads.get(key) else { continue };
                 let began = self.records[read.transaction].invoked_micros;
                 if record.completed_micros.is_some_and(|completed| completed < began)
@@ -381,7 +443,10 @@ impl<'a> Judge<'a> {
                 .operation
                 .actions
                 .iter()
-                .any(|action| matches!(action, Action::Append { key, .. } if *key == read.key));
+                .any(|action| {
+                    matches!(action, Action::Append { key, element }
+                        if *key == read.key && !self.revoked.contains(element))
+                });
             if appends {
                 let readers = readers.entry((read.key, read.list.last().copied())).or_default();
                 if readers.last() != Some(&read.transaction) {

@@ -4,3 +4,4 @@ pub mod bank;
 pub mod durability;
 pub mod graph;
 pub mod list_append;
+pub mod savepoint_locks;

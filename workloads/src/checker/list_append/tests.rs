@@ -245,3 +245,41 @@ fn lets_what_got_no_answer_happen_late_but_not_early() {
     ];
     expect(&early, Level::ReadCommitted, &["G1c-process"]);
 }
+
+#[test]
+fn knows_what_was_taken_back() {
+    use Action::{RollbackTo, Savepoint};
+    let own = vec![
+        append(1, 1),
+        Savepoint,
+        append(1, 2),
+        read(1, &[1, 2]),
+        RollbackTo,
+        read(1, &[1]),
+        append(1, 3),
+        read(1, &[1, 3]),
+    ];
+    let history = |others: Vec<Action>| concurrent(vec![own.clone(), others]);
+    for level in BOTH {
+        expect(&history(vec![read(1, &[1, 3])]), level, &[]);
+        let kept = history(vec![read(1, &[1, 2, 3])]);
+        assert!(anomalies(&kept, level).contains("G1a aborted read"));
+        let too_early = history(vec![read(1, &[1, 2])]);
+        assert!(anomalies(&too_early, level).contains("G1a aborted read"));
+        let too_much = history(vec![read(1, &[3])]);
+        assert!(anomalies(&too_much, level).contains("incompatible-order"));
+        let blind = concurrent(vec![vec![Savepoint, append(1, 1), read(1, &[]), RollbackTo]]);
+        assert!(anomalies(&blind, level).contains("internal"));
+        let remembered = concurrent(vec![vec![Savepoint, append(1, 1), RollbackTo, read(1, &[1])]]);
+        assert!(anomalies(&remembered, level).contains("internal"));
+        let missing = concurrent(vec![vec![append(1, 1), Savepoint, RollbackTo, read(1, &[])]]);
+        assert!(anomalies(&missing, level).contains("internal"));
+    }
+    // What was taken back overwrote nothing.
+    let no_lost_update = concurrent(vec![
+        vec![read(1, &[]), Savepoint, append(1, 1), RollbackTo],
+        vec![read(1, &[]), append(1, 2)],
+        vec![read(1, &[2])],
+    ]);
+    expect(&no_lost_update, Level::RepeatableRead, &[]);
+}
