@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checker;
 use crate::client::{CallError, CallResult, Client, number};
-use crate::history::{History, Outcome};
-use crate::workload::{Report, Step, Workload, after_error};
+use crate::history::{FINAL_READER, History, Outcome};
+use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
 
 /// How a transfer keeps others out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,7 +98,7 @@ impl Bank {
         from: i64,
         to: i64,
         amount: i64,
-    ) -> Result<bool, (CallError, bool)> {
+    ) -> Result<bool, Failure> {
         let table = &self.table;
         let before = |error| (error, false);
         let commit_failed = |error| (error, true);
@@ -195,15 +195,7 @@ impl Workload for Bank {
 
     async fn setup(&self, client: &Client) -> CallResult<()> {
         let table = &self.table;
-        client.run(&format!("DROP TABLE IF EXISTS {table}")).await?;
-        let clause = self
-            .shards
-            .map_or_else(String::new, |shards| format!(" SHARD KEY (id) SHARDS {shards}"));
-        client
-            .run(&format!(
-                "CREATE TABLE {table} (id bigint PRIMARY KEY, balance bigint NOT NULL){clause}"
-            ))
-            .await?;
+        create_table(client, table, "balance bigint NOT NULL", self.shards).await?;
         let values: Vec<String> = (0..self.accounts)
             .map(|id| format!("({id}, {})", self.initial_balance))
             .collect();
@@ -238,11 +230,7 @@ impl Workload for Bank {
             let (outcome, error) = match &result {
                 Ok(true) => (Outcome::Done, None),
                 Ok(false) => (Outcome::Failed, Some("not enough money".to_owned())),
-                // Before COMMIT was sent nothing can have taken effect.
-                Err((error, committing)) if !committing || error.proves_no_effect() => {
-                    (Outcome::Failed, Some(error.to_string()))
-                }
-                Err((error, _)) => (Outcome::Unknown, Some(error.to_string())),
+                Err(failure) => outcome_of(failure),
             };
             self.history
                 .complete(&*clock, invocation, operation, outcome, error);
@@ -296,7 +284,7 @@ impl Workload for Bank {
         let kind = ReadKind::Final;
         let balances = self.read_all(client).await?;
         let operation = BankOperation::Read { kind, balances };
-        let invocation = self.history.invoke(&*clock, u32::MAX, operation.clone());
+        let invocation = self.history.invoke(&*clock, FINAL_READER, operation.clone());
         self.history
             .complete(&*clock, invocation, operation, Outcome::Done, None);
         Ok(())

@@ -11,9 +11,9 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallError, CallResult, Client, number};
+use crate::client::{CallResult, Client, number};
 use crate::history::{History, Outcome};
-use crate::workload::{Report, Step, Workload, after_error};
+use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
 
 /// Ids inserted by one transaction: all of them or none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,7 @@ impl Durability {
     }
 
     /// Inserts `ids`; the flag of an error tells whether it met the commit.
-    async fn insert(&self, client: &Client, ids: &[i64]) -> Result<(), (CallError, bool)> {
+    async fn insert(&self, client: &Client, ids: &[i64]) -> Result<(), Failure> {
         let table = &self.table;
         let values = |ids: &[i64]| {
             // Of different lengths, so that log records spread over sectors in every way.
@@ -80,17 +80,7 @@ impl Workload for Durability {
     }
 
     async fn setup(&self, client: &Client) -> CallResult<()> {
-        let table = &self.table;
-        client.run(&format!("DROP TABLE IF EXISTS {table}")).await?;
-        let clause = self
-            .shards
-            .map_or_else(String::new, |shards| format!(" SHARD KEY (id) SHARDS {shards}"));
-        client
-            .run(&format!(
-                "CREATE TABLE {table} (id bigint PRIMARY KEY, note text NOT NULL){clause}"
-            ))
-            .await?;
-        Ok(())
+        create_table(client, &self.table, "note text NOT NULL", self.shards).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
@@ -103,10 +93,7 @@ impl Workload for Durability {
         let result = self.insert(client, &operation.ids).await;
         let (outcome, error) = match &result {
             Ok(()) => (Outcome::Done, None),
-            Err((error, committing)) if !committing || error.proves_no_effect() => {
-                (Outcome::Failed, Some(error.to_string()))
-            }
-            Err((error, _)) => (Outcome::Unknown, Some(error.to_string())),
+            Err(failure) => outcome_of(failure),
         };
         self.history
             .complete(&*clock, invocation, operation, outcome, error);

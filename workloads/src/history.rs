@@ -19,6 +19,9 @@ pub enum Outcome {
     Unknown,
 }
 
+/// The client that reads the final state.
+pub const FINAL_READER: u32 = u32::MAX;
+
 /// One operation of one client.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record<T> {

@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
-use crate::history::{History, Outcome};
-use crate::workload::{Report, Step, Workload, after_error};
+use crate::history::{FINAL_READER, History, Outcome};
+use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
 
 /// The isolation level that transactions ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -164,7 +164,7 @@ impl ListAppend {
     }
 
     /// Runs the actions, filling in what was read; the flag of an error tells whether it met the commit.
-    async fn execute(&self, client: &Client, transaction: &mut Transaction) -> Result<(), (CallError, bool)> {
+    async fn execute(&self, client: &Client, transaction: &mut Transaction) -> Result<(), Failure> {
         let before = |error| (error, false);
         let begin = format!("BEGIN ISOLATION LEVEL {}", self.level.sql());
         client.run(&begin).await.map_err(before)?;
@@ -175,13 +175,10 @@ impl ListAppend {
             let done = match action {
                 Action::Append { .. } | Action::Read { .. } if failed => Ok(()),
                 Action::Append { key, element } => self.append(client, *key, *element).await,
-                Action::Read { key, list } => match self.read(client, *key).await {
-                    Ok(seen) => {
-                        *list = Some(seen);
-                        Ok(())
-                    }
-                    Err(error) => Err(error),
-                },
+                Action::Read { key, list } => {
+                    let seen = self.read(client, *key).await;
+                    seen.map(|seen| *list = Some(seen))
+                }
                 Action::Savepoint => {
                     in_savepoint = true;
                     client.run("SAVEPOINT here").await.map(|_| ())
@@ -220,17 +217,7 @@ impl Workload for ListAppend {
     }
 
     async fn setup(&self, client: &Client) -> CallResult<()> {
-        let table = &self.table;
-        client.run(&format!("DROP TABLE IF EXISTS {table}")).await?;
-        let clause = self
-            .shards
-            .map_or_else(String::new, |shards| format!(" SHARD KEY (id) SHARDS {shards}"));
-        client
-            .run(&format!(
-                "CREATE TABLE {table} (id bigint PRIMARY KEY, list text NOT NULL){clause}"
-            ))
-            .await?;
-        Ok(())
+        create_table(client, &self.table, "list text NOT NULL", self.shards).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
@@ -240,10 +227,7 @@ impl Workload for ListAppend {
         let result = self.execute(client, &mut transaction).await;
         let (outcome, error) = match &result {
             Ok(()) => (Outcome::Done, None),
-            Err((error, committing)) if !committing || error.proves_no_effect() => {
-                (Outcome::Failed, Some(error.to_string()))
-            }
-            Err((error, _)) => (Outcome::Unknown, Some(error.to_string())),
+            Err(failure) => outcome_of(failure),
         };
         self.history
             .complete(&*clock, invocation, transaction, outcome, error);
@@ -273,9 +257,7 @@ impl Workload for ListAppend {
             })
             .collect();
         let transaction = Transaction { actions };
-        let invocation =
-            self.history
-                .invoke(&*clock, checker::list_append::FINAL_READER, transaction.clone());
+        let invocation = self.history.invoke(&*clock, FINAL_READER, transaction.clone());
         self.history
             .complete(&*clock, invocation, transaction, Outcome::Done, None);
         Ok(())

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{History, Outcome};
-use crate::workload::{Report, Step, Workload, after_error};
+use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
 
 /// Whether another connection could have a row's lock at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +111,7 @@ impl SavepointLocks {
         other: &Client,
         random: &mut SmallRng,
         seen: &mut Observation,
-    ) -> Result<(), (CallError, bool)> {
+    ) -> Result<(), Failure> {
         let before = |error| (error, false);
         client.run("BEGIN").await.map_err(before)?;
         self.write(client, seen.held_row).await.map_err(before)?;
@@ -142,17 +142,7 @@ impl Workload for SavepointLocks {
     }
 
     async fn setup(&self, client: &Client) -> CallResult<()> {
-        let table = &self.table;
-        client.run(&format!("DROP TABLE IF EXISTS {table}")).await?;
-        let clause = self
-            .shards
-            .map_or_else(String::new, |shards| format!(" SHARD KEY (id) SHARDS {shards}"));
-        client
-            .run(&format!(
-                "CREATE TABLE {table} (id bigint PRIMARY KEY, value bigint NOT NULL){clause}"
-            ))
-            .await?;
-        Ok(())
+        create_table(client, &self.table, "value bigint NOT NULL", self.shards).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
@@ -184,10 +174,7 @@ impl Workload for SavepointLocks {
         };
         let (outcome, error) = match &result {
             Ok(()) => (Outcome::Done, None),
-            Err((error, committing)) if !committing || error.proves_no_effect() => {
-                (Outcome::Failed, Some(error.to_string()))
-            }
-            Err((error, _)) => (Outcome::Unknown, Some(error.to_string())),
+            Err(failure) => outcome_of(failure),
         };
         self.history.complete(&*clock, invocation, seen, outcome, error);
         match result {

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 
-use crate::client::{CallResult, Client};
+use crate::client::{CallError, CallResult, Client};
+use crate::history::Outcome;
 
 /// How an operation of a workload ended, as far as the driver must know.
 #[derive(Debug)]
@@ -67,8 +68,38 @@ pub trait Workload: Send + Sync {
     fn counts(&self) -> (usize, usize, usize);
 }
 
+/// Makes a table with the key `id` and nothing in it. `columns` are the others; `shards` is for servers that know them.
+pub(crate) async fn create_table(
+    client: &Client,
+    table: &str,
+    columns: &str,
+    shards: Option<u32>,
+) -> CallResult<()> {
+    client.run(&format!("DROP TABLE IF EXISTS {table}")).await?;
+    let clause = shards.map_or_else(String::new, |shards| format!(" SHARD KEY (id) SHARDS {shards}"));
+    client
+        .run(&format!(
+            "CREATE TABLE {table} (id bigint PRIMARY KEY, {columns}){clause}"
+        ))
+        .await?;
+    Ok(())
+}
+
+/// How a transaction failed, and whether that was at its commit.
+pub(crate) type Failure = (CallError, bool);
+
+/// What the client knows after a failure: before COMMIT was sent nothing can have taken effect.
+pub(crate) fn outcome_of((error, committing): &Failure) -> (Outcome, Option<String>) {
+    let outcome = if !committing || error.proves_no_effect() {
+        Outcome::Failed
+    } else {
+        Outcome::Unknown
+    };
+    (outcome, Some(error.to_string()))
+}
+
 /// Ends a transaction that was refused, and says whether the connection lives on.
-pub(crate) async fn after_error(client: &Client, error: &crate::CallError) -> Step {
+pub(crate) async fn after_error(client: &Client, error: &CallError) -> Step {
     if !error.connection_survives() {
         return Step::Broken(error.to_string());
     }

@@ -38,11 +38,6 @@ impl Configuration {
         self.in_sync.iter().any(|member| member == node)
     }
 
-    /// Whether the primary has nobody to replicate to, in sync or not.
-    pub fn is_alone(&self) -> bool {
-        self.replicas.len() == 1
-    }
-
     /// With `node`, which must be in sync, as primary of a new term. The old primary leaves the set: what it acknowledges
     /// from now on is nothing, and it must catch up before it is trusted again.
     pub fn promoted(&self, node: &str) -> Option<Self> {
@@ -79,18 +74,5 @@ impl Configuration {
         next.epoch += 1;
         next.in_sync.push(node.to_owned());
         Some(next)
-    }
-
-    /// With other nodes to hold copies. Members of the set stay replicas until they have left it.
-    pub fn placed_on(&self, replicas: Vec<String>) -> Option<Self> {
-        let keeps_members = self.in_sync.iter().all(|member| replicas.contains(member));
-        if !keeps_members || replicas == self.replicas {
-            return None;
-        }
-        Some(Self {
-            epoch: self.epoch + 1,
-            replicas,
-            ..self.clone()
-        })
     }
 }

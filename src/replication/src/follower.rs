@@ -15,8 +15,6 @@ pub struct Follower<R> {
     name: String,
     timing: Timing,
     log: ShardLog<R>,
-    /// Entries up to here are durable on this node.
-    durable: u64,
     /// The highest term that this node has heard of.
     term: u64,
     /// The highest term that this node has begun itself, ever.
@@ -57,7 +55,7 @@ pub enum NotYet {
 }
 
 impl<R: Clone> Follower<R> {
-    /// A copy as found on disk: its `log` is durable, `begun` the highest term it has begun, and it may have granted a
+    /// A copy as found on disk: `begun` is the highest term it has begun, and it may have granted a
     /// lease just before `now`.
     pub fn restarted(name: &str, timing: Timing, log: ShardLog<R>, begun: u64, now: MonotonicTime) -> Self {
         Self {
@@ -66,29 +64,14 @@ impl<R: Clone> Follower<R> {
         }
     }
 
-    /// A copy that has never granted a lease. The `log` is durable.
+    /// A copy none of whose leases can still be out.
     pub fn new(name: &str, timing: Timing, log: ShardLog<R>, begun: u64) -> Self {
-        let end = log.end();
         Self {
             name: name.to_owned(),
             timing,
-            durable: end.sequence,
-            term: begun.max(end.term),
+            term: begun.max(log.end().term),
             log,
             begun,
-            granted_until: MonotonicTime(0),
-        }
-    }
-
-    /// What was the primary's until it was deposed. Leases that it has granted as a follower ran out long ago.
-    pub(crate) fn deposed(name: String, timing: Timing, log: ShardLog<R>, durable: u64, term: u64) -> Self {
-        Self {
-            name,
-            timing,
-            durable,
-            term,
-            begun: term,
-            log,
             granted_until: MonotonicTime(0),
         }
     }
@@ -103,14 +86,9 @@ impl<R: Clone> Follower<R> {
         &mut self.log
     }
 
-    /// Entries up to here are durable on this node.
-    pub fn durable(&self) -> u64 {
-        self.durable
-    }
-
     /// Entries up to here may be applied.
     pub fn applicable(&self) -> u64 {
-        min(self.log.committed(), self.durable)
+        min(self.log.committed(), self.log.durable())
     }
 
     /// Takes a primary's message.
@@ -147,10 +125,7 @@ impl<R: Clone> Follower<R> {
             match self.log.position(sequence) {
                 Some(known) if known == entry.position => continue,
                 Some(known) if sequence <= self.log.committed() => return Received::Diverged(known),
-                Some(_) => {
-                    self.log.truncate_after(sequence - 1);
-                    self.durable = min(self.durable, sequence - 1);
-                }
+                Some(_) => self.log.truncate_after(sequence - 1),
                 None => {}
             }
             self.log.push(entry.clone());
@@ -162,16 +137,13 @@ impl<R: Clone> Follower<R> {
 
     /// The entry at `position`, and so all before it, is durable.
     pub fn written(&mut self, position: LogPosition) {
-        // It may have been overwritten since.
-        if self.log.position(position.sequence) == Some(position) {
-            self.durable = self.durable.max(position.sequence);
-        }
+        self.log.written(position);
     }
 
     /// The answer to a message that spoke of entries up to `up_to`, for what is durable by now.
     pub fn matched(&self, up_to: u64) -> Reply {
         Reply::Matched {
-            up_to: min(up_to, self.durable),
+            up_to: min(up_to, self.log.durable()),
         }
     }
 
@@ -195,7 +167,6 @@ impl<R: Clone> Follower<R> {
     /// and nothing else.
     pub fn installed(&mut self, position: LogPosition) {
         self.log = ShardLog::starting_at(position);
-        self.durable = position.sequence;
     }
 
     /// Whether a message of `term` is to be refused.
@@ -245,7 +216,6 @@ impl<R: Clone> Follower<R> {
                 self.timing,
                 configuration,
                 self.log,
-                self.durable,
                 now,
             )),
             Err(reason) => Err(Box::new((self, reason))),

@@ -11,8 +11,6 @@ pub struct Timing {
     pub lease: Duration,
     /// A follower that has not answered for so long is to leave the in-sync set.
     pub silence: Duration,
-    /// Followers hear from their primary at least so often.
-    pub heartbeat: Duration,
     /// By how much the clocks of two nodes may differ in rate. Beyond it stale reads are possible.
     pub drift_percent: u32,
 }

@@ -27,15 +27,17 @@ pub struct ShardLog<R> {
     base: LogPosition,
     entries: VecDeque<Entry<R>>,
     committed: u64,
+    durable: u64,
 }
 
 impl<R: Clone> ShardLog<R> {
-    /// A log of which everything up to `base` is committed and applied, and nothing is known beyond.
+    /// A log of which everything up to `base` is committed, durable and applied, and nothing is known beyond.
     pub fn starting_at(base: LogPosition) -> Self {
         Self {
             base,
             entries: VecDeque::new(),
             committed: base.sequence,
+            durable: base.sequence,
         }
     }
 
@@ -64,6 +66,7 @@ impl<R: Clone> ShardLog<R> {
             }
             log.push(entry);
         }
+        log.durable = log.end().sequence;
         Ok(log)
     }
 
@@ -80,6 +83,19 @@ impl<R: Clone> ShardLog<R> {
     /// Entries up to here are never taken back.
     pub fn committed(&self) -> u64 {
         self.committed
+    }
+
+    /// Entries up to here are durable on this node.
+    pub fn durable(&self) -> u64 {
+        self.durable
+    }
+
+    /// The entry at `position`, and so all before it, is durable on this node.
+    pub fn written(&mut self, position: LogPosition) {
+        // It may have been overwritten since.
+        if self.position(position.sequence) == Some(position) {
+            self.durable = self.durable.max(position.sequence);
+        }
     }
 
     /// The position of entry `sequence`, if it is there and still known.
@@ -129,6 +145,7 @@ impl<R: Clone> ShardLog<R> {
         );
         let kept = usize::try_from(sequence - self.base.sequence).unwrap_or(usize::MAX);
         self.entries.truncate(kept);
+        self.durable = self.durable.min(sequence);
     }
 
     /// Entries up to `sequence` are committed from now on (as far as they are there). Returns whether that is news.

@@ -89,7 +89,6 @@ pub struct Primary<R> {
     /// A change whose outcome is not known yet.
     proposed: Option<Configuration>,
     log: ShardLog<R>,
-    durable: u64,
     /// The entry that began the term.
     began: u64,
     followers: BTreeMap<String, Progress>,
@@ -100,28 +99,19 @@ impl<R: Clone> Primary<R> {
         name: String,
         timing: Timing,
         configuration: Configuration,
-        mut log: ShardLog<R>,
-        durable: u64,
+        log: ShardLog<R>,
         now: MonotonicTime,
     ) -> Self {
-        let position = LogPosition {
-            term: configuration.term,
-            sequence: log.end().sequence + 1,
-        };
-        log.push(Entry {
-            position,
-            record: None,
-        });
         let mut primary = Self {
             name,
             timing,
             configuration,
             proposed: None,
+            began: log.end().sequence + 1,
             log,
-            durable,
-            began: position.sequence,
             followers: BTreeMap::new(),
         };
+        primary.push(None);
         primary.know_followers(now);
         primary
     }
@@ -172,28 +162,22 @@ impl<R: Clone> Primary<R> {
 
     /// Adds a record to the log. It is to be made durable here, and sent to the followers.
     pub fn append(&mut self, record: R) -> LogPosition {
+        self.push(Some(record))
+    }
+
+    fn push(&mut self, record: Option<R>) -> LogPosition {
         let position = LogPosition {
             term: self.term(),
             sequence: self.log.end().sequence + 1,
         };
-        self.log.push(Entry {
-            position,
-            record: Some(record),
-        });
+        self.log.push(Entry { position, record });
         position
     }
 
     /// The entry at `position`, and so all before it, is durable here. Returns whether more is committed now.
     pub fn written(&mut self, position: LogPosition) -> bool {
-        if self.log.position(position.sequence) == Some(position) {
-            self.durable = self.durable.max(position.sequence);
-        }
+        self.log.written(position);
         self.advance()
-    }
-
-    /// Entries up to here are durable here.
-    pub fn durable(&self) -> u64 {
-        self.durable
     }
 
     /// Everything up to here is committed: it may be applied and acknowledged, and will never be lost.
@@ -208,18 +192,14 @@ impl<R: Clone> Primary<R> {
         members.map(String::as_str).filter(|member| *member != self.name)
     }
 
-    fn progress(&self, member: &str) -> Option<&Progress> {
-        self.followers.get(member)
-    }
-
     /// Returns whether more is committed now.
     fn advance(&mut self) -> bool {
         let matched = self
             .members()
-            .map(|member| self.progress(member).map_or(0, |progress| progress.matched))
+            .map(|member| self.followers.get(member).map_or(0, |progress| progress.matched))
             .min()
             .unwrap_or(u64::MAX);
-        let everywhere = min(matched, self.durable);
+        let everywhere = min(matched, self.log.durable());
         // What earlier terms left is committed with the term's own first entry, not before.
         everywhere >= self.began && self.log.commit(everywhere)
     }
@@ -229,7 +209,8 @@ impl<R: Clone> Primary<R> {
     pub fn may_read(&self, now: MonotonicTime) -> bool {
         self.committed() >= self.began
             && self.members().all(|member| {
-                self.progress(member)
+                self.followers
+                    .get(member)
                     .is_some_and(|progress| now < progress.lease_until)
             })
     }
@@ -247,12 +228,6 @@ impl<R: Clone> Primary<R> {
             entries,
             committed: self.committed(),
         }))
-    }
-
-    /// Whether `follower` lacks anything that could be sent.
-    pub fn has_more(&self, follower: &str) -> bool {
-        self.progress(follower)
-            .is_some_and(|progress| progress.next <= self.log.end().sequence)
     }
 
     /// The answer of `follower` to a message. Returns whether more is committed now.
@@ -307,7 +282,7 @@ impl<R: Clone> Primary<R> {
             .in_sync
             .iter()
             .filter(|member| **member != self.name)
-            .find(|member| self.progress(member).is_none_or(is_silent));
+            .find(|member| self.followers.get(*member).is_none_or(is_silent));
         if let Some(silent) = silent {
             return configuration.without(silent);
         }
@@ -344,6 +319,7 @@ impl<R: Clone> Primary<R> {
     /// Is primary no more.
     pub fn depose(self) -> Follower<R> {
         let term = self.term();
-        Follower::deposed(self.name, self.timing, self.log, self.durable, term)
+        // It has granted no lease since the term began, which took the earlier ones to have run out.
+        Follower::new(&self.name, self.timing, self.log, term)
     }
 }

@@ -8,12 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::graph::{Cycle, Edge, Graph, Kinds};
-use crate::history::{Outcome, Record};
+use crate::history::{FINAL_READER, Outcome, Record};
 use crate::list_append::{Action, Level, Transaction};
 use crate::workload::Report;
 
-/// The client that reads all lists at the end.
-pub const FINAL_READER: u32 = u32::MAX;
 /// More of a kind are counted, not told.
 const EXAMPLES: usize = 3;
 
@@ -168,6 +166,15 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Whether the transaction itself appended `element` and went back to a savepoint before that.
+    fn took_back(&self, transaction: usize, element: i64) -> bool {
+        self.revoked.contains(&element)
+            && self
+                .writers
+                .get(&element)
+                .is_some_and(|(writer, _)| *writer == transaction)
+    }
+
     fn done(&self) -> impl Iterator<Item = (usize, &'a Record<Transaction>)> + use<'a> {
         self.records
             .iter()
@@ -197,14 +204,9 @@ impl<'a> Judge<'a> {
                     } => {
                         let own = own.get(key).map_or(&[][..], Vec::as_slice);
                         let repeatable = self.level == Level::RepeatableRead || !own.is_empty();
-                        let revoked = list.iter().find(|element| {
-                            self.revoked.contains(element)
-                                && !own.contains(element)
-                                && self
-                                    .writers
-                                    .get(element)
-                                    .is_some_and(|(writer, _)| *writer == index)
-                        });
+                        let revoked = list
+                            .iter()
+                            .find(|element| self.took_back(index, **element) && !own.contains(element));
                         if let Some(revoked) = revoked {
                             self.report(
                                 "internal",
@@ -249,13 +251,10 @@ impl<'a> Judge<'a> {
                 } = action
                 {
                     // What the reader itself took back later was never a version.
-                    let revoked = list.iter().rev().take_while(|element| {
-                        self.revoked.contains(element)
-                            && self
-                                .writers
-                                .get(element)
-                                .is_some_and(|(writer, _)| *writer == transaction)
-                    });
+                    let revoked = list
+                        .iter()
+                        .rev()
+                        .take_while(|element| self.took_back(transaction, **element));
                     reads.push(ExternalRead {
                         transaction,
                         key: *key,

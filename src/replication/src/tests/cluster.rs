@@ -15,7 +15,6 @@ type Record = u32;
 pub const TIMING: Timing = Timing {
     lease: Duration::from_millis(150),
     silence: Duration::from_millis(120),
-    heartbeat: Duration::from_millis(50),
     drift_percent: 10,
 };
 
@@ -51,6 +50,22 @@ enum Role {
     Primary(Primary<Record>),
 }
 
+impl Role {
+    fn log(&self) -> &ShardLog<Record> {
+        match self {
+            Self::Follower(follower) => follower.log(),
+            Self::Primary(primary) => primary.log(),
+        }
+    }
+
+    fn log_mut(&mut self) -> &mut ShardLog<Record> {
+        match self {
+            Self::Follower(follower) => follower.log_mut(),
+            Self::Primary(primary) => primary.log_mut(),
+        }
+    }
+}
+
 struct Node {
     name: String,
     offset_nanos: u64,
@@ -60,7 +75,6 @@ struct Node {
     /// None: it is down.
     role: Option<Role>,
     applied: State,
-    known: Configuration,
     /// Answers that wait for what was written to be durable: to whom, for what, up to where.
     answers: Vec<(usize, Asked, u64)>,
     /// Records taken from clients in the present term and not yet acknowledged.
@@ -138,7 +152,6 @@ impl Cluster {
                 ))),
                 name,
                 applied: State::default(),
-                known: configuration.clone(),
                 answers: Vec::new(),
                 pending: BTreeMap::new(),
             })
@@ -352,11 +365,12 @@ impl Cluster {
     fn apply(&mut self, number: usize) {
         let alone = self.has(Flaw::AcknowledgesAlone);
         let node = &mut self.nodes[number];
-        let (log, up_to) = match &node.role {
-            None => return,
-            Some(Role::Follower(follower)) => (follower.log(), follower.applicable()),
-            Some(Role::Primary(primary)) if alone => (primary.log(), primary.durable()),
-            Some(Role::Primary(primary)) => (primary.log(), primary.committed()),
+        let Some(role) = &node.role else { return };
+        let log = role.log();
+        let up_to = match role {
+            Role::Follower(follower) => follower.applicable(),
+            Role::Primary(_) if alone => log.durable(),
+            Role::Primary(primary) => primary.committed(),
         };
         while node.applied.position.sequence < up_to {
             let entry = log
@@ -433,9 +447,6 @@ impl Cluster {
         let now = node.now(nanos);
         let Some(role) = node.role.take() else { return };
         let mut write = None;
-        if seen.epoch > node.known.epoch {
-            node.known = seen.clone();
-        }
         node.role = Some(match role {
             Role::Primary(mut primary) => match primary.configured(seen, now) {
                 Ok(_) => Role::Primary(primary),
@@ -462,9 +473,7 @@ impl Cluster {
                         }
                     }
                     Err(NotYet::BegunBefore) => {
-                        if let Some(again) = seen.promoted(&node.name) {
-                            write = Some(again);
-                        }
+                        write = seen.promoted(&node.name);
                         Role::Follower(follower)
                     }
                     Err(_) => Role::Follower(follower),
@@ -583,22 +592,15 @@ impl Cluster {
         let Some(role) = &mut node.role else { return };
         node.disk.checkpoint = node.applied.clone();
         let sequence = node.applied.position.sequence;
-        let log = match role {
-            Role::Follower(follower) => follower.log_mut(),
-            Role::Primary(primary) => primary.log_mut(),
-        };
-        log.forget_up_to(sequence);
+        role.log_mut().forget_up_to(sequence);
     }
 
     /// What must hold between any two steps.
     fn check(&mut self) -> Result<(), String> {
         for node in &self.nodes {
-            let (log, committed) = match &node.role {
-                None => continue,
-                Some(Role::Follower(follower)) => (follower.log(), follower.log().committed()),
-                Some(Role::Primary(primary)) => (primary.log(), primary.committed()),
-            };
-            for sequence in log.base().sequence.max(1)..=committed {
+            let Some(role) = &node.role else { continue };
+            let log = role.log();
+            for sequence in log.base().sequence.max(1)..=log.committed() {
                 let Some(position) = log.position(sequence) else {
                     continue;
                 };
