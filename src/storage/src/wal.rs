@@ -9,6 +9,7 @@ mod recovery;
 mod segment;
 mod writer;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -40,8 +41,10 @@ const ROOM_POLL_INTERVAL: Duration = Duration::from_millis(250);
 pub struct WalRecord {
     /// The shard.
     pub shard: u64,
-    /// The epoch under which its primary made the record.
-    pub epoch: u64,
+    /// The term in which its primary made the record.
+    pub term: u64,
+    /// Its number among the shard's records. 0 in an append: the one after the shard's last.
+    pub sequence: u64,
     /// The content.
     pub payload: Bytes,
 }
@@ -54,6 +57,18 @@ pub struct Frame {
     /// Its records, in the order of the append.
     pub records: Vec<WalRecord>,
 }
+
+/// Where an append stands in the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Logged {
+    /// The number of the frame.
+    pub lsn: Lsn,
+    /// The numbers of its records, in their order.
+    pub sequences: Vec<u64>,
+}
+
+/// Runs when a frame is durable.
+pub type Apply = Box<dyn FnOnce(&Logged) + Send>;
 
 /// Where the log is and how it is cut.
 #[derive(Clone, Debug)]
@@ -158,6 +173,8 @@ struct SharedState {
     bytes: AtomicU64,
     /// Oldest first; the last is the one being written.
     segments: Mutex<Vec<SegmentInfo>>,
+    /// The last sequence of each shard.
+    sequences: Mutex<BTreeMap<u64, u64>>,
 }
 
 /// The open log.
@@ -218,6 +235,7 @@ impl Wal {
             next_lsn: AtomicU64::new(found.next_lsn),
             bytes: AtomicU64::new(found.segments.iter().map(|segment| segment.bytes).sum()),
             segments: Mutex::new(found.segments),
+            sequences: Mutex::new(found.sequences),
         });
         let mut salts = [0; 32];
         entropy.fill(&mut salts);
@@ -249,11 +267,7 @@ impl Wal {
     /// # Errors
     /// [`WalError::Failed`] after any failed write or sync, for this and all later appends: `apply` never runs,
     /// but the frame may still be found after a restart. After [`WalError::DiskFull`] it never will be.
-    pub async fn append(
-        &self,
-        records: Vec<WalRecord>,
-        apply: Box<dyn FnOnce(Lsn) + Send>,
-    ) -> Result<Lsn, WalError> {
+    pub async fn append(&self, records: Vec<WalRecord>, apply: Apply) -> Result<Lsn, WalError> {
         let append = self.prepare_append(records, apply).await?;
         self.send(append).await.map_err(|refusal| match refusal {
             Refusal::Failed(error) | Refusal::DiskFull { error, .. } => error,
@@ -265,7 +279,7 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Failed`].
-    pub async fn barrier(&self, apply: Box<dyn FnOnce(Lsn) + Send>) -> Result<Lsn, WalError> {
+    pub async fn barrier(&self, apply: Apply) -> Result<Lsn, WalError> {
         self.append(Vec::new(), apply).await
     }
 
@@ -277,7 +291,7 @@ impl Wal {
         &self,
         clock: &dyn Clock,
         records: Vec<WalRecord>,
-        apply: Box<dyn FnOnce(Lsn) + Send>,
+        apply: Apply,
     ) -> Result<Lsn, WalError> {
         let mut append = self.prepare_append(records, apply).await?;
         loop {
@@ -290,11 +304,7 @@ impl Wal {
         }
     }
 
-    async fn prepare_append(
-        &self,
-        records: Vec<WalRecord>,
-        apply: Box<dyn FnOnce(Lsn) + Send>,
-    ) -> Result<Append, WalError> {
+    async fn prepare_append(&self, records: Vec<WalRecord>, apply: Apply) -> Result<Append, WalError> {
         let bytes = frame::encoded_bytes(records.iter().map(|record| record.payload.len()));
         if bytes > u64::from(self.options.max_frame_bytes) {
             return Err(WalError::FrameTooLarge {
@@ -358,6 +368,14 @@ impl Wal {
             self.state.segments.lock().remove(0);
             self.state.bytes.fetch_sub(oldest.bytes, Ordering::Relaxed);
         }
+    }
+
+    /// The shard's records that are not in the log (any more) go up to `sequence`: the next one follows it, or those that
+    /// the log has.
+    pub fn number_after(&self, shard: u64, sequence: u64) {
+        let mut sequences = self.state.sequences.lock();
+        let last = sequences.entry(shard).or_default();
+        *last = sequence.max(*last);
     }
 
     /// Bytes of all segments.

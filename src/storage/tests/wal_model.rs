@@ -11,7 +11,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use neorunbase_kms::{DataKey, KeyError, Keyring, MasterKey};
-use neorunbase_storage::wal::{Frame, Recovered, ShardKeys, Wal, WalError, WalOptions, WalRecord};
+use neorunbase_storage::wal::{
+    Apply, Frame, Logged, Recovered, ShardKeys, Wal, WalError, WalOptions, WalRecord,
+};
 use neorunbase_world::Disk;
 use parking_lot::Mutex;
 use proptest::prelude::*;
@@ -62,7 +64,8 @@ fn records(number: u64, shards: u64, bytes: usize) -> Vec<WalRecord> {
     (0..shards)
         .map(|shard| WalRecord {
             shard,
-            epoch: number,
+            term: number,
+            sequence: 0,
             payload: payload.clone(),
         })
         .collect()
@@ -100,10 +103,40 @@ struct Model {
     /// What each LSN held when it was acknowledged or recovered.
     durable: BTreeMap<u64, u64>,
     truncated_below: u64,
+    /// The sequences of each shard's records that were acknowledged or recovered.
+    sequences: BTreeMap<(u64, u64), u64>,
 }
 
 impl Model {
+    fn check_sequences(&mut self, recovered: &Recovered) {
+        let mut last = BTreeMap::new();
+        for frame in &recovered.frames {
+            for record in &frame.records {
+                let before = last.insert(record.shard, record.sequence);
+                assert!(
+                    before.is_none_or(|before| record.sequence == before + 1),
+                    "{record:?}"
+                );
+                let known = *self
+                    .sequences
+                    .entry((frame.lsn, record.shard))
+                    .or_insert(record.sequence);
+                assert_eq!(known, record.sequence, "of frame {}", frame.lsn);
+            }
+        }
+    }
+
+    /// The last sequence of each shard, as the engines would know it.
+    fn last_sequences(&self) -> BTreeMap<u64, u64> {
+        let mut last = BTreeMap::new();
+        for ((_, shard), sequence) in &self.sequences {
+            last.insert(*shard, *sequence);
+        }
+        last
+    }
+
     fn check(&mut self, recovered: &Recovered) {
+        self.check_sequences(recovered);
         assert_eq!(recovered.corrupt, []);
         let lsns: Vec<u64> = recovered.frames.iter().map(|frame| frame.lsn).collect();
         assert!(lsns.windows(2).all(|pair| pair[1] == pair[0] + 1), "{lsns:?}");
@@ -116,12 +149,9 @@ impl Model {
             assert_eq!(found.get(lsn), Some(number), "acknowledged frame {lsn}");
         }
         for frame in &recovered.frames {
-            assert_eq!(
-                frame.records,
-                self.appended[&number_of(frame)],
-                "frame {}",
-                frame.lsn
-            );
+            let mut records = frame.records.clone();
+            records.iter_mut().for_each(|record| record.sequence = 0);
+            assert_eq!(records, self.appended[&number_of(frame)], "frame {}", frame.lsn);
         }
         let mut numbers: Vec<u64> = found.values().copied().collect();
         assert!(numbers.is_sorted(), "{numbers:?}");
@@ -138,6 +168,7 @@ async fn check_steps(steps: Vec<Step>, seed: u64) {
         appended: BTreeMap::new(),
         durable: BTreeMap::new(),
         truncated_below: 0,
+        sequences: BTreeMap::new(),
     };
     let (mut wal, _) = open(&disk, &entropy).await.unwrap();
     let mut next_number = 1;
@@ -153,12 +184,20 @@ async fn check_steps(steps: Vec<Step>, seed: u64) {
                     model.appended.insert(number, records.clone());
                     let (wal, applied) = (wal.clone(), applied.clone());
                     appends.push(async move {
-                        let apply = Box::new(move |lsn| applied.lock().push((lsn, number)));
+                        let apply =
+                            Box::new(move |logged: &Logged| applied.lock().push((logged.clone(), number)));
                         (number, wal.append(records, apply).await)
                     });
                 }
                 let outcomes = futures::future::join_all(appends).await;
-                let applied = applied.lock().clone();
+                let mut lsns = Vec::new();
+                for (logged, number) in applied.lock().iter() {
+                    lsns.push((logged.lsn, *number));
+                    for (shard, sequence) in logged.sequences.iter().enumerate() {
+                        model.sequences.insert((logged.lsn, shard as u64), *sequence);
+                    }
+                }
+                let applied = lsns;
                 assert!(applied.is_sorted());
                 let acknowledged: Vec<(u64, u64)> = outcomes
                     .into_iter()
@@ -186,6 +225,9 @@ async fn check_steps(steps: Vec<Step>, seed: u64) {
                     match open(&disk, &entropy).await {
                         Ok((wal, recovered)) => {
                             model.check(&recovered);
+                            for (shard, sequence) in model.last_sequences() {
+                                wal.number_after(shard, sequence);
+                            }
                             break wal;
                         }
                         // The power failed during recovery.
@@ -233,14 +275,16 @@ fn damage_to_one_record_hurts_its_shard_only() {
     run(async {
         let (disk, entropy) = (CrashDisk::default(), SeededEntropy::new(1));
         let path = filled(&disk, &entropy, 5).await;
-        // A frame is 32 + 2 * (24 + 28 + 16) bytes; damage the second record's ciphertext of frame 3.
-        let frame_bytes = 168;
+        // A frame is 32 + 2 * (32 + 28 + 16) bytes; damage the second record's ciphertext of frame 3.
+        let frame_bytes = 184;
         disk.change(&path, |content| {
-            content[52 + 2 * frame_bytes + 32 + 48 + 44 + 5] ^= 1
+            content[52 + 2 * frame_bytes + 32 + 64 + 44 + 5] ^= 1
         });
         let (_, recovered) = open(&disk, &entropy).await.unwrap();
         assert_eq!(recovered.frames.len(), 5);
-        assert_eq!(recovered.frames[2].records, records(3, 1, 20));
+        let mut expected = records(3, 1, 20);
+        expected[0].sequence = 3;
+        assert_eq!(recovered.frames[2].records, expected);
         assert_eq!(recovered.corrupt.len(), 1);
         assert_eq!(
             (recovered.corrupt[0].shard, recovered.corrupt[0].lsn),
@@ -255,7 +299,7 @@ fn damage_to_a_header_puts_all_shards_in_doubt() {
     run(async {
         let (disk, entropy) = (CrashDisk::default(), SeededEntropy::new(2));
         let path = filled(&disk, &entropy, 5).await;
-        disk.change(&path, |content| content[52 + 2 * 168 + 40] ^= 1);
+        disk.change(&path, |content| content[52 + 2 * 184 + 40] ^= 1);
         let (wal, recovered) = open(&disk, &entropy).await.unwrap();
         let lsns: Vec<u64> = recovered.frames.iter().map(|frame| frame.lsn).collect();
         assert_eq!(lsns, [1, 2, 4, 5]);
@@ -332,7 +376,7 @@ fn a_failed_sync_poisons_the_log() {
         let (disk, entropy) = (CrashDisk::default(), SeededEntropy::new(6));
         let (wal, _) = open(&disk, &entropy).await.unwrap();
         disk.fail_after(1);
-        let never = || Box::new(|_| panic!("applied what is not durable"));
+        let never = || -> Apply { Box::new(|_| panic!("applied what is not durable")) };
         assert!(matches!(
             wal.append(records(1, 1, 1), never()).await,
             Err(WalError::Failed(_))

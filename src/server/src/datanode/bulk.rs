@@ -14,6 +14,7 @@ use super::DataNode;
 use super::commit::wal_record;
 use super::failure::Failure;
 use super::log_record::{CommitRecord, LogEntry, RowRecord, TableWritesRecord};
+use super::logged::Logged;
 use super::shard::Shard;
 use super::table::{StoredTable, UniqueValue, unique_values};
 use super::write::{describe_key, duplicate_primary_key, duplicate_unique_value};
@@ -64,11 +65,12 @@ impl DataNode {
         let commit_timestamp = request.commit_timestamp;
         let node = self.shared()?;
         let new_tables: Vec<_> = if known { Vec::new() } else { vec![table] };
-        let apply = move |lsn| {
-            if let Err(error) = shard.apply(&changes, commit_timestamp, lsn, &new_tables, &[]) {
+        let apply = move |logged: &Logged| {
+            let mark = logged.mark(shard.id);
+            if let Err(error) = shard.apply(&changes, commit_timestamp, mark, &new_tables, &[]) {
                 node.fail(format!(
-                    "shard {:#x} could not apply log position {lsn}: {error}",
-                    shard.id
+                    "shard {:#x} could not apply log position {}: {error}",
+                    shard.id, mark.lsn
                 ));
             }
         };
@@ -139,11 +141,12 @@ impl DataNode {
         };
         let (node, shard, table) = (self.shared()?, shard.clone(), table.clone());
         let records = vec![wal_record(&shard, LogEntry::Commit(record))];
-        let apply = move |lsn| {
-            if let Err(error) = shard.apply(&[], 0, lsn, &[table], &[]) {
+        let apply = move |logged: &Logged| {
+            let mark = logged.mark(shard.id);
+            if let Err(error) = shard.apply(&[], 0, mark, &[table], &[]) {
                 node.fail(format!(
-                    "shard {:#x} could not apply log position {lsn}: {error}",
-                    shard.id
+                    "shard {:#x} could not apply log position {}: {error}",
+                    shard.id, mark.lsn
                 ));
             }
         };

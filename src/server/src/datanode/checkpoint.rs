@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use neorunbase_storage::wal::Logged;
 use tokio::sync::oneshot;
 
 use super::DataNode;
@@ -27,9 +28,9 @@ impl DataNode {
         let (sender, barrier) = oneshot::channel();
         // Callbacks run in log order: when this one runs, every frame before it has reached its engine, and what
         // is prepared and undecided at this point of the log is exactly what `prepared` holds.
-        let apply = move |lsn| {
+        let apply = move |logged: &Logged| {
             let oldest_prepared = node.prepared.lock().values().min().copied();
-            let _ = sender.send((lsn, oldest_prepared));
+            let _ = sender.send((logged.lsn, oldest_prepared));
         };
         if self.wal.barrier(Box::new(apply)).await.is_err() {
             return;

@@ -10,7 +10,7 @@ use neorunbase_protocol::message::{
     WrittenReply,
 };
 use neorunbase_storage::shard::RowChange;
-use neorunbase_storage::wal::{Lsn, WalRecord};
+use neorunbase_storage::wal::WalRecord;
 use neorunbase_txn::transaction::Participation;
 use neorunbase_txn::{Outcome, Phase};
 use neorunbase_types::{SqlError, SqlState};
@@ -22,6 +22,7 @@ use super::log_record::{
     CommitRecord, DecisionValue, LogEntry, LogRecord, OutcomeRecord, PrepareRecord, RowRecord,
     TableWritesRecord,
 };
+use super::logged::Logged;
 use super::shard::{Shard, decision_key};
 use super::table::StoredTable;
 use super::{DataNode, KeptDecision, Participant};
@@ -52,7 +53,8 @@ impl Part {
 pub(super) fn wal_record(shard: &Shard, entry: LogEntry) -> WalRecord {
     WalRecord {
         shard: shard.id,
-        epoch: shard.epoch(),
+        term: shard.epoch(),
+        sequence: 0,
         payload: LogRecord { entry: Some(entry) }.encode_to_vec().into(),
     }
 }
@@ -200,19 +202,20 @@ impl DataNode {
         &self,
         parts: &[Part],
         commit_timestamp: Timestamp,
-        lsn: Lsn,
+        logged: &Logged,
         system_of: impl Fn(ShardId) -> Option<(bytes::Bytes, Option<bytes::Bytes>)>,
     ) -> bool {
         for part in parts {
             let system: Vec<_> = system_of(part.shard.id).into_iter().collect();
             let changes: &[RowChange] = if commit_timestamp == 0 { &[] } else { &part.changes };
+            let mark = logged.mark(part.shard.id);
             if let Err(error) = part
                 .shard
-                .apply(changes, commit_timestamp, lsn, &part.new_tables, &system)
+                .apply(changes, commit_timestamp, mark, &part.new_tables, &system)
             {
                 self.fail(format!(
-                    "shard {:#x} could not apply log position {lsn}: {error}",
-                    part.shard.id
+                    "shard {:#x} could not apply log position {}: {error}",
+                    part.shard.id, mark.lsn
                 ));
                 return false;
             }
@@ -264,8 +267,8 @@ impl DataNode {
         let kept_reply = kept(&reply);
         let (node, participant) = unsettled.disarm();
         let refused = settle_aborted(&node, &participant);
-        let apply = move |lsn| {
-            if node.apply_parts(&parts, commit_timestamp, lsn, |_| None) {
+        let apply = move |logged: &Logged| {
+            if node.apply_parts(&parts, commit_timestamp, logged, |_| None) {
                 node.settle(&participant, Outcome::Committed(commit_timestamp), kept_reply);
             }
         };
@@ -420,8 +423,8 @@ impl DataNode {
         self.check_frame_size(&records)?;
         let (node, participant) = unsettled.disarm();
         let refused = settle_aborted(&node, &participant);
-        let apply = move |lsn| {
-            node.prepared.lock().insert(participant.id(), lsn);
+        let apply = move |logged: &Logged| {
+            node.prepared.lock().insert(participant.id(), logged.lsn);
             participant.prepared();
         };
         self.log(records, Box::new(apply), refused).await
@@ -574,7 +577,7 @@ impl DataNode {
             })
             .collect::<Vec<_>>();
         let (node, participant) = (self.shared()?, participant.clone());
-        let apply = move |lsn| {
+        let apply = move |logged: &Logged| {
             let kept = DecisionValue {
                 commit_timestamp,
                 participants: participation.participants.clone(),
@@ -583,7 +586,7 @@ impl DataNode {
                 (shard == participation.anchor)
                     .then(|| (decision_key(transaction), Some(kept.encode_to_vec().into())))
             };
-            if node.apply_parts(&parts, commit_timestamp, lsn, decision) {
+            if node.apply_parts(&parts, commit_timestamp, logged, decision) {
                 if anchor.is_some() {
                     node.keep_decision(
                         transaction,
@@ -595,7 +598,7 @@ impl DataNode {
         };
         if records.is_empty() {
             // Nothing of it is here (a planted bug may have seen to that).
-            apply(0);
+            apply(&Logged::default());
             return Ok(());
         }
         self.log_when_room(records, Box::new(apply)).await

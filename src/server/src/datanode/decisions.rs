@@ -18,6 +18,7 @@ use neorunbase_world::clock::timeout;
 use super::commit::{outcome_at, wal_record};
 use super::failure::Failure;
 use super::log_record::{DecisionValue, ForgetRecord, LogEntry, OutcomeRecord};
+use super::logged::Logged;
 use super::shard::decision_key;
 use super::{DataNode, Participant};
 use prost::Message;
@@ -178,10 +179,11 @@ impl DataNode {
         };
         let records = vec![wal_record(&shard, LogEntry::Outcome(record))];
         let node = self.shared()?;
-        let apply = move |lsn| {
+        let apply = move |logged: &Logged| {
+            let mark = logged.mark(anchor);
             let value = DecisionValue::default().encode_to_vec().into();
             let system = [(decision_key(transaction), Some(value))];
-            match shard.apply(&[], 0, lsn, &[], &system) {
+            match shard.apply(&[], 0, mark, &[], &system) {
                 Ok(()) => {
                     let participation = Participation {
                         anchor,
@@ -190,7 +192,8 @@ impl DataNode {
                     node.keep_decision(transaction, KeptDecision::new(&participation, 0, &node));
                 }
                 Err(error) => node.fail(format!(
-                    "shard {anchor:#x} could not apply log position {lsn}: {error}"
+                    "shard {anchor:#x} could not apply log position {}: {error}",
+                    mark.lsn
                 )),
             }
         };
@@ -366,16 +369,17 @@ impl DataNode {
             })
             .collect();
         let node = self.shared()?;
-        let apply = move |lsn| {
+        let apply = move |logged: &Logged| {
             for (shard, transactions) in &parts {
                 let system: Vec<_> = transactions
                     .iter()
                     .map(|transaction| (decision_key(*transaction), None))
                     .collect();
-                if let Err(error) = shard.apply(&[], 0, lsn, &[], &system) {
+                let mark = logged.mark(shard.id);
+                if let Err(error) = shard.apply(&[], 0, mark, &[], &system) {
                     node.fail(format!(
-                        "shard {:#x} could not apply log position {lsn}: {error}",
-                        shard.id
+                        "shard {:#x} could not apply log position {}: {error}",
+                        shard.id, mark.lsn
                     ));
                 }
             }

@@ -23,6 +23,7 @@ mod garbage;
 mod handler;
 mod locking;
 mod log_record;
+mod logged;
 mod modify;
 pub mod peers;
 mod program_cache;
@@ -60,6 +61,7 @@ use decisions::KeptDecision;
 use durable_step::DurableStep;
 use failure::Failure;
 use log_record::RegistryRecord;
+use logged::{Apply, Logged};
 use program_cache::ProgramCache;
 use shard::Shard;
 use table::StoredTable;
@@ -188,11 +190,12 @@ impl DataNode {
     async fn log(
         &self,
         records: Vec<WalRecord>,
-        apply: Box<dyn FnOnce(Lsn) + Send>,
+        apply: Apply,
         refused: Box<dyn FnOnce() + Send>,
     ) -> Result<(), Failure> {
         self.check_healthy()?;
         let node = self.shared()?;
+        let apply = Logged::adapt(&records, apply);
         let step = async move {
             match node.wal.append(records, apply).await {
                 Ok(_) => Ok(()),
@@ -211,13 +214,10 @@ impl DataNode {
     }
 
     /// As [`log`](Self::log), for what cannot be given up any more: on a full disk it waits for room.
-    async fn log_when_room(
-        &self,
-        records: Vec<WalRecord>,
-        apply: Box<dyn FnOnce(Lsn) + Send>,
-    ) -> Result<(), Failure> {
+    async fn log_when_room(&self, records: Vec<WalRecord>, apply: Apply) -> Result<(), Failure> {
         self.check_healthy()?;
         let node = self.shared()?;
+        let apply = Logged::adapt(&records, apply);
         let step = async move {
             let clock = node.world.clock.clone();
             if let Err(error) = node.wal.append_when_room(&*clock, records, apply).await {

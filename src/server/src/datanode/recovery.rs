@@ -14,6 +14,7 @@ use prost::Message;
 use super::commit::outcome_at;
 use super::decisions::KeptDecision;
 use super::log_record::{DecisionValue, LogEntry, LogRecord, OutcomeRecord, TableWritesRecord};
+use super::logged::LogMark;
 use super::shard::{DECISION_PREFIX, Shard, decision_key};
 use super::start::StartError;
 use super::table::{StoredTable, index_entries, unique_values};
@@ -70,6 +71,7 @@ impl DataNode {
         record: WalRecord,
         prepared: &mut BTreeMap<TransactionId, ReplayedPrepare>,
     ) -> Result<(), StartError> {
+        let mark = LogMark::found(lsn, &record);
         let Ok(shard) = self.open_shard(record.shard) else {
             return Err(StartError::UnknownShard {
                 shard: record.shard,
@@ -91,7 +93,7 @@ impl DataNode {
             LogEntry::Commit(commit) => {
                 if is_ahead {
                     let tables = resolve(&shard, commit.tables).ok_or_else(malformed)?;
-                    apply(&shard, &tables, commit.commit_timestamp, lsn, &[])?;
+                    apply(&shard, &tables, commit.commit_timestamp, mark, &[])?;
                 }
                 let reply = WrittenReply {
                     affected: commit.affected,
@@ -128,7 +130,7 @@ impl DataNode {
                         None if outcome.commit_timestamp == 0 => Vec::new(),
                         None => return Err(malformed()),
                     };
-                    replay_outcome(&shard, &tables, &outcome, lsn)?;
+                    replay_outcome(&shard, &tables, &outcome, mark)?;
                 }
                 self.outcomes
                     .lock()
@@ -141,7 +143,7 @@ impl DataNode {
                         .iter()
                         .map(|transaction| (decision_key(*transaction), None))
                         .collect();
-                    shard.apply(&[], 0, lsn, &[], &system)?;
+                    shard.apply(&[], 0, mark, &[], &system)?;
                 }
             }
         }
@@ -286,7 +288,7 @@ fn apply(
     shard: &Shard,
     tables: &[ReplayedTable],
     commit_timestamp: u64,
-    lsn: Lsn,
+    mark: LogMark,
     system: &[(bytes::Bytes, Option<bytes::Bytes>)],
 ) -> Result<(), StartError> {
     let changes: Vec<_> = tables
@@ -299,14 +301,14 @@ fn apply(
         .map(|table| table.table.clone())
         .collect();
     let changes: &[RowChange] = if commit_timestamp == 0 { &[] } else { &changes };
-    Ok(shard.apply(changes, commit_timestamp, lsn, &new, system)?)
+    Ok(shard.apply(changes, commit_timestamp, mark, &new, system)?)
 }
 
 fn replay_outcome(
     shard: &Shard,
     tables: &[ReplayedTable],
     record: &OutcomeRecord,
-    lsn: Lsn,
+    mark: LogMark,
 ) -> Result<(), StartError> {
     let value = DecisionValue {
         commit_timestamp: record.commit_timestamp,
@@ -317,5 +319,5 @@ fn replay_outcome(
         Some(value.encode_to_vec().into()),
     )];
     let system: &[_] = if record.decision { &system } else { &[] };
-    apply(shard, tables, record.commit_timestamp, lsn, system)
+    apply(shard, tables, record.commit_timestamp, mark, system)
 }

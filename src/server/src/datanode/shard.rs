@@ -7,20 +7,38 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use neorunbase_protocol::message::{ShardId, StorageId, Timestamp, TransactionId};
+use neorunbase_replication::LogPosition;
 use neorunbase_storage::StorageError;
 use neorunbase_storage::descriptor::{IndexDescriptor, TableDescriptor};
 use neorunbase_storage::shard::{RowChange, ShardStore};
-use neorunbase_storage::wal::Lsn;
 use neorunbase_txn::Phase;
 use neorunbase_txn::write_set::ShardWrites;
 use parking_lot::{Mutex, RwLock};
 
 use super::Participant;
+use super::logged::LogMark;
 use super::table::StoredTable;
 
 const TABLE_PREFIX: &[u8] = b"table/";
 /// System keys of the anchor's decisions: this, then the transaction in eight bytes.
 pub const DECISION_PREFIX: &[u8] = b"decision/";
+
+/// The last entry of the shard's log that the engine holds: term and sequence, eight bytes each.
+const POSITION_KEY: &[u8] = b"log position";
+
+fn encode_position(position: LogPosition) -> Bytes {
+    [position.term.to_be_bytes(), position.sequence.to_be_bytes()]
+        .concat()
+        .into()
+}
+
+fn decode_position(encoded: &[u8]) -> Option<LogPosition> {
+    let (term, sequence) = encoded.split_first_chunk::<8>()?;
+    Some(LogPosition {
+        term: u64::from_be_bytes(*term),
+        sequence: u64::from_be_bytes(sequence.try_into().ok()?),
+    })
+}
 
 /// Where the engine of a shard lives.
 pub fn engine_path(shard: ShardId) -> String {
@@ -42,6 +60,8 @@ pub struct Shard {
     pub id: ShardId,
     /// Its rows.
     pub store: ShardStore,
+    /// Of the last entry of the shard's log that was applied.
+    applied_sequence: AtomicU64,
     epoch: AtomicU64,
     serving: AtomicBool,
     /// Held shared while a read takes its view, exclusively while a commit is applied: a read of several keys sees
@@ -96,9 +116,16 @@ impl Shard {
             tables.learn_indexes(&table.descriptor);
             tables.stored.insert(digest, Arc::new(table));
         }
+        let applied = match store.system_get(POSITION_KEY)? {
+            None => LogPosition::default(),
+            Some(encoded) => {
+                decode_position(&encoded).ok_or(StorageError::Malformed { what: "log position" })?
+            }
+        };
         Ok(Self {
             id,
             store,
+            applied_sequence: AtomicU64::new(applied.sequence),
             epoch: AtomicU64::new(epoch),
             serving: AtomicBool::new(false),
             visibility: RwLock::new(()),
@@ -167,11 +194,20 @@ impl Shard {
         &self,
         changes: &[RowChange],
         commit_timestamp: Timestamp,
-        lsn: Lsn,
+        mark: LogMark,
         new_tables: &[Arc<StoredTable>],
         system: &[(Bytes, Option<Bytes>)],
     ) -> Result<(), StorageError> {
+        assert!(
+            mark.position.sequence > self.applied_sequence(),
+            "entries of shard {:#x} are applied in order: {mark:?}",
+            self.id
+        );
         let mut system = system.to_vec();
+        system.push((
+            Bytes::from_static(POSITION_KEY),
+            Some(encode_position(mark.position)),
+        ));
         system.extend(
             new_tables
                 .iter()
@@ -179,14 +215,18 @@ impl Shard {
         );
         let result = {
             let _exclusive = self.visibility.write();
-            match self.store.apply(changes, commit_timestamp, lsn, &system) {
+            match self.store.apply(changes, commit_timestamp, mark.lsn, &system) {
                 // Dropped before the last restart, while a prepared transaction had written to it.
                 Err(StorageError::UnknownStorage(_)) => {
-                    self.store.replay(changes, commit_timestamp, lsn, &system)
+                    self.store.replay(changes, commit_timestamp, mark.lsn, &system)
                 }
                 result => result,
             }
         };
+        if result.is_ok() {
+            let sequence = mark.position.sequence;
+            self.applied_sequence.store(sequence, Ordering::SeqCst);
+        }
         if result.is_ok() && !new_tables.is_empty() {
             let mut tables = self.tables.write();
             for table in new_tables {
@@ -195,6 +235,11 @@ impl Shard {
             }
         }
         result
+    }
+
+    /// The last entry of the shard's log that the engine holds.
+    pub fn applied_sequence(&self) -> u64 {
+        self.applied_sequence.load(Ordering::SeqCst)
     }
 
     /// Marks a transaction's writes: from now on readers that may have to see them wait for it.

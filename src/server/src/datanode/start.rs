@@ -128,6 +128,9 @@ impl DataNode {
         };
         let keys: Arc<dyn ShardKeys> = keyring.clone();
         let (wal, recovered) = Wal::open(&world, options, keys).await?;
+        for shard in shards.values() {
+            wal.number_after(shard.id, shard.applied_sequence());
+        }
         // A node without shards has never held a transaction: there is nothing to fence off.
         let is_new = shards.is_empty();
         let node = Arc::new_cyclic(|shared| Self {

@@ -3,7 +3,7 @@
 //! ```text
 //! u32 length of all that follows the CRC     u32 CRC32C of the same
 //! u32 CRC32C of the length and the header    u64 LSN    u64 synced    u32 number of records
-//! for each record: u64 shard  u64 epoch  u32 key version  u32 sealed length
+//! for each record: u64 shard  u64 term  u64 sequence  u32 key version  u32 sealed length
 //! for each record: AES-256-GCM ciphertext and tag
 //! ```
 //!
@@ -24,7 +24,7 @@ use super::{Lsn, WalRecord};
 const PREFIX_BYTES: usize = 8;
 /// Header CRC, LSN, synced LSN, number of records.
 const FIXED_HEADER_BYTES: usize = 4 + 8 + 8 + 4;
-const RECORD_HEADER_BYTES: usize = 8 + 8 + 4 + 4;
+const RECORD_HEADER_BYTES: usize = 8 + 8 + 8 + 4 + 4;
 const SMALLEST_FRAME_BYTES: usize = PREFIX_BYTES + FIXED_HEADER_BYTES;
 
 /// The size of a frame with payloads of these lengths.
@@ -64,11 +64,12 @@ fn nonce(lsn: Lsn, record_index: usize) -> [u8; 12] {
     nonce
 }
 
-fn associated(shard: u64, epoch: u64, lsn: Lsn) -> [u8; 24] {
-    let mut associated = [0; 24];
+fn associated(shard: u64, term: u64, sequence: u64, lsn: Lsn) -> [u8; 32] {
+    let mut associated = [0; 32];
     associated[..8].copy_from_slice(&shard.to_le_bytes());
-    associated[8..16].copy_from_slice(&epoch.to_le_bytes());
-    associated[16..].copy_from_slice(&lsn.to_le_bytes());
+    associated[8..16].copy_from_slice(&term.to_le_bytes());
+    associated[16..24].copy_from_slice(&sequence.to_le_bytes());
+    associated[24..].copy_from_slice(&lsn.to_le_bytes());
     associated
 }
 
@@ -79,22 +80,24 @@ pub(super) fn encode(
     lsn: Lsn,
     synced: Lsn,
     records: &[(WalRecord, DataKey)],
+    sequences: &[u64],
 ) {
     let start = output.len();
     output.extend_from_slice(&[0; PREFIX_BYTES + 4]);
     output.extend_from_slice(&lsn.to_le_bytes());
     output.extend_from_slice(&synced.to_le_bytes());
     output.extend_from_slice(&(records.len() as u32).to_le_bytes());
-    for (record, key) in records {
+    for ((record, key), sequence) in records.iter().zip(sequences) {
         output.extend_from_slice(&record.shard.to_le_bytes());
-        output.extend_from_slice(&record.epoch.to_le_bytes());
+        output.extend_from_slice(&record.term.to_le_bytes());
+        output.extend_from_slice(&sequence.to_le_bytes());
         output.extend_from_slice(&key.version.to_le_bytes());
         output.extend_from_slice(&((record.payload.len() + TAG_BYTES) as u32).to_le_bytes());
     }
     let header_end = output.len();
-    for (index, (record, key)) in records.iter().enumerate() {
+    for (index, ((record, key), sequence)) in records.iter().zip(sequences).enumerate() {
         let cipher = ciphers.cipher(record.shard, key);
-        let about = associated(record.shard, record.epoch, lsn);
+        let about = associated(record.shard, record.term, *sequence, lsn);
         cipher.seal_into(nonce(lsn, index), &about, &record.payload, output);
     }
     let length = ((output.len() - start - PREFIX_BYTES) as u32).to_le_bytes();
@@ -113,7 +116,8 @@ fn header_crc(length: [u8; 4], header: &[u8]) -> u32 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct SealedRecord<'a> {
     pub shard: u64,
-    pub epoch: u64,
+    pub term: u64,
+    pub sequence: u64,
     pub key_version: u32,
     index: usize,
     lsn: Lsn,
@@ -126,14 +130,15 @@ impl SealedRecord<'_> {
         if key.version != self.key_version {
             return None;
         }
-        let about = associated(self.shard, self.epoch, self.lsn);
+        let about = associated(self.shard, self.term, self.sequence, self.lsn);
         let payload =
             ciphers
                 .cipher(self.shard, key)
                 .open(nonce(self.lsn, self.index), &about, self.sealed)?;
         Some(WalRecord {
             shard: self.shard,
-            epoch: self.epoch,
+            term: self.term,
+            sequence: self.sequence,
             payload: Bytes::from(payload),
         })
     }
@@ -194,7 +199,7 @@ pub(super) fn parse_unchecked(input: &[u8]) -> Option<ParsedFrame<'_>> {
     let mut sealed_start = SMALLEST_FRAME_BYTES + count * RECORD_HEADER_BYTES;
     for index in 0..count {
         let at = SMALLEST_FRAME_BYTES + index * RECORD_HEADER_BYTES;
-        let sealed_end = sealed_start.checked_add(u32_at(at + 20)?)?;
+        let sealed_end = sealed_start.checked_add(u32_at(at + 28)?)?;
         if sealed_end > bytes {
             return None;
         }
@@ -204,8 +209,9 @@ pub(super) fn parse_unchecked(input: &[u8]) -> Option<ParsedFrame<'_>> {
         sealed_start = sealed_end;
         records.push(SealedRecord {
             shard: u64_at(at)?,
-            epoch: u64_at(at + 8)?,
-            key_version: u32_at(at + 16)? as u32,
+            term: u64_at(at + 8)?,
+            sequence: u64_at(at + 16)?,
+            key_version: u32_at(at + 24)? as u32,
             index,
             lsn,
             sealed,

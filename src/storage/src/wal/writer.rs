@@ -1,5 +1,6 @@
 //! The one task that writes the log.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -11,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::frame::{self, SegmentCiphers};
 use super::segment::{self, HEADER_BYTES, SegmentHeader, SegmentInfo};
-use super::{Lsn, SharedState, WalError, WalOptions, WalRecord, io_error};
+use super::{Apply, Logged, Lsn, SharedState, WalError, WalOptions, WalRecord, io_error};
 
 /// Bytes of frames that go into one write at most (unless one frame alone is larger).
 const BATCH_BYTES: u64 = 4 << 20;
@@ -20,7 +21,7 @@ const BATCH_BYTES: u64 = 4 << 20;
 pub(super) struct Append {
     pub records: Vec<(WalRecord, DataKey)>,
     pub bytes: u64,
-    pub apply: Box<dyn FnOnce(Lsn) + Send>,
+    pub apply: Apply,
 }
 
 /// Why an append was not done.
@@ -52,6 +53,8 @@ pub(super) struct Writer {
     next_lsn: Lsn,
     /// The last LSN known to be durable.
     synced: Lsn,
+    /// Of shards with frames beyond that: the last sequence before those.
+    unsynced_sequences: BTreeMap<u64, u64>,
     ciphers: SegmentCiphers,
     /// Where each segment's salt comes from.
     salts: Salts,
@@ -97,6 +100,7 @@ impl Writer {
             pending: Vec::new(),
             next_lsn,
             synced: next_lsn - 1,
+            unsynced_sequences: BTreeMap::new(),
             ciphers,
             salts,
             must_begin_segment: false,
@@ -108,6 +112,7 @@ impl Writer {
         let mut failure: Option<WalError> = None;
         let mut batch: Vec<Request> = Vec::new();
         let mut frames = Vec::new();
+        let mut numbers = Vec::new();
         let mut is_full = false;
         while let Some(first) = requests.recv().await {
             let mut batch_bytes = 0;
@@ -129,7 +134,7 @@ impl Writer {
             let first_lsn = self.next_lsn;
             let outcome = match &failure {
                 Some(failure) => Err(failure.clone()),
-                None => self.write(&frames).await,
+                None => self.write(&frames, &mut numbers).await,
             };
             // What was synced before the disk was full is in the log.
             let durable_below = match &outcome {
@@ -143,6 +148,7 @@ impl Writer {
             let mut applied = Vec::with_capacity(batch.len());
             let mut refused = Vec::new();
             let mut lsn = first_lsn;
+            let mut sequences = numbers.drain(..);
             for (mut request, records) in batch.drain(..).zip(frames.drain(..)) {
                 let is_barrier = records.is_empty();
                 if failure.is_some() || !refused.is_empty() || (!is_barrier && lsn >= durable_below) {
@@ -150,7 +156,8 @@ impl Writer {
                     refused.push(request);
                     continue;
                 }
-                (request.append.apply)(lsn);
+                let sequences = sequences.next().unwrap_or_default();
+                (request.append.apply)(&Logged { lsn, sequences });
                 applied.push((lsn, request.done));
                 lsn += u64::from(!is_barrier);
             }
@@ -184,10 +191,19 @@ impl Writer {
         }
     }
 
-    /// Makes all of `frames` durable (one without records is a barrier, and is not written). After [`WalError::DiskFull`] that is true of what is below `next_lsn`, and the
-    /// log holds nothing of the rest.
-    async fn write(&mut self, frames: &[Vec<(WalRecord, DataKey)>]) -> Result<(), WalError> {
-        for records in frames.iter().filter(|records| !records.is_empty()) {
+    /// Makes all of `frames` durable (one without records is a barrier, and is not written); `numbers` gets the sequences
+    /// of each frame's records. After [`WalError::DiskFull`] that is true of what is below `next_lsn`, and the log holds
+    /// nothing of the rest.
+    async fn write(
+        &mut self,
+        frames: &[Vec<(WalRecord, DataKey)>],
+        numbers: &mut Vec<Vec<u64>>,
+    ) -> Result<(), WalError> {
+        for records in frames {
+            if records.is_empty() {
+                numbers.push(Vec::new());
+                continue;
+            }
             let filled = self.written + self.pending.len() as u64;
             let is_long = filled >= self.options.segment_bytes && filled > HEADER_BYTES as u64;
             if is_long || self.must_begin_segment {
@@ -195,10 +211,33 @@ impl Writer {
                 self.begin_segment().await?;
             }
             let lsn = self.next_lsn;
-            frame::encode(&mut self.pending, &mut self.ciphers, lsn, self.synced, records);
+            let sequences = self.number(records);
+            frame::encode(
+                &mut self.pending,
+                &mut self.ciphers,
+                lsn,
+                self.synced,
+                records,
+                &sequences,
+            );
+            numbers.push(sequences);
             self.next_lsn += 1;
         }
         self.sync_pending().await
+    }
+
+    fn number(&mut self, records: &[(WalRecord, DataKey)]) -> Vec<u64> {
+        let mut sequences = self.state.sequences.lock();
+        let number = |(record, _): &(WalRecord, DataKey)| {
+            let last = sequences.entry(record.shard).or_default();
+            self.unsynced_sequences.entry(record.shard).or_insert(*last);
+            *last = match record.sequence {
+                0 => *last + 1,
+                sequence => sequence,
+            };
+            *last
+        };
+        records.iter().map(number).collect()
     }
 
     async fn sync_pending(&mut self) -> Result<(), WalError> {
@@ -223,6 +262,7 @@ impl Writer {
             }
         }
         self.synced = self.next_lsn - 1;
+        self.unsynced_sequences.clear();
         self.state.next_lsn.store(self.next_lsn, Ordering::Release);
         Ok(())
     }
@@ -236,6 +276,7 @@ impl Writer {
             self.file.sync().await.map_err(failed)?;
         }
         self.next_lsn = self.synced + 1;
+        self.state.sequences.lock().append(&mut self.unsynced_sequences);
         self.must_begin_segment = true;
         Ok(())
     }
