@@ -6,6 +6,7 @@ pub mod frame;
 pub mod handshake;
 pub mod message;
 pub mod remote;
+pub mod replicate;
 pub mod server;
 
 pub use channel::{CallError, Channel, RequestHandler};

@@ -5,6 +5,8 @@
 
 use bytes::Bytes;
 
+use crate::replicate::{Replicate, ReplicateReply};
+
 /// Names a shard of a shard group: group in the upper half, index in the lower.
 pub type ShardId = u64;
 /// A transaction: the timestamp-oracle timestamp it began with, so unique in the cluster.
@@ -25,7 +27,7 @@ pub struct Request {
     /// What is asked.
     #[prost(
         oneof = "RequestBody",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18"
     )]
     pub body: Option<RequestBody>,
 }
@@ -78,12 +80,12 @@ pub enum RequestBody {
     /// New timestamps, from the leader Coordinator's oracle.
     #[prost(message, tag = "15")]
     Timestamps(TimestampsRequest),
-    /// Takes over, or gives up, shards (from the Controller).
-    #[prost(message, tag = "16")]
-    AssignShards(AssignShards),
     /// Takes back the statements since a savepoint.
     #[prost(message, tag = "17")]
     RollbackTo(RollbackTo),
+    /// Entries of shards' logs, for the receiver's copies.
+    #[prost(message, tag = "18")]
+    Replicate(Replicate),
 }
 
 /// A compiled program (`ScanProgram`, `WriteProgram` or `TableDescriptor`), decoded once a node and cached by digest.
@@ -495,39 +497,11 @@ pub struct TimestampsRequest {
     pub count: u32,
 }
 
-/// The Controller's order: which shards this node is primary of, and under which epochs.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct AssignShards {
-    /// The Controller's election epoch; an older one is refused.
-    #[prost(uint64, tag = "1")]
-    pub controller_epoch: u64,
-    /// The shards to serve.
-    #[prost(message, repeated, tag = "2")]
-    pub shards: Vec<ShardAssignment>,
-}
-
-/// One shard of [`AssignShards`], as its znode has it.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct ShardAssignment {
-    /// The shard.
-    #[prost(fixed64, tag = "1")]
-    pub shard: ShardId,
-    /// Its epoch.
-    #[prost(uint64, tag = "2")]
-    pub epoch: u64,
-    /// Names of the in-sync replicas, primary first.
-    #[prost(string, repeated, tag = "3")]
-    pub in_sync: Vec<String>,
-    /// Names of all replicas.
-    #[prost(string, repeated, tag = "4")]
-    pub replicas: Vec<String>,
-}
-
 /// A node's answer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Response {
     /// What is answered.
-    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub body: Option<ResponseBody>,
 }
 
@@ -567,6 +541,9 @@ pub enum ResponseBody {
     /// Timestamps.
     #[prost(message, tag = "7")]
     Timestamps(TimestampsReply),
+    /// What followers say to their primary.
+    #[prost(message, tag = "8")]
+    Replicated(ReplicateReply),
 }
 
 /// Failure, as SQL error or as a reason to route again.
@@ -624,6 +601,8 @@ pub enum ErrorKind {
     UnknownTransaction = 2,
     /// This node is not the leader that could answer.
     NotLeader = 3,
+    /// The shard gets another primary, which will know whether the request's commit is in the shard's log.
+    OutcomeUnknown = 4,
 }
 
 /// Nothing to say.

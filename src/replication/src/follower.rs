@@ -6,7 +6,7 @@ use neorunbase_world::MonotonicTime;
 
 use crate::configuration::Configuration;
 use crate::lease::Timing;
-use crate::log::{Entry, LogPosition, ShardLog};
+use crate::log::{Entry, LogPosition, Record, ShardLog};
 use crate::primary::{Append, Primary, Reply};
 
 /// A copy that is not primary now.
@@ -54,7 +54,7 @@ pub enum NotYet {
     BegunBefore,
 }
 
-impl<R: Clone> Follower<R> {
+impl<R: Record> Follower<R> {
     /// A copy as found on disk: `begun` is the highest term it has begun, and it may have granted a
     /// lease just before `now`.
     pub fn restarted(name: &str, timing: Timing, log: ShardLog<R>, begun: u64, now: MonotonicTime) -> Self {
@@ -167,6 +167,14 @@ impl<R: Clone> Follower<R> {
     /// and nothing else.
     pub fn installed(&mut self, position: LogPosition) {
         self.log = ShardLog::starting_at(position);
+    }
+
+    /// The configuration `before`, the last one until now, was replaced by one with a new term of this node. If its term
+    /// was begun here, no primary of another one can hold a lease of this node's.
+    pub fn renewed(&mut self, before: &Configuration) {
+        if before.term == self.begun && before.primary == self.name {
+            self.granted_until = MonotonicTime(0);
+        }
     }
 
     /// Whether a message of `term` is to be refused.

@@ -26,7 +26,7 @@ mod primary;
 pub use configuration::Configuration;
 pub use follower::{Follower, NotYet, Received};
 pub use lease::Timing;
-pub use log::{Entry, LogPosition, ShardLog};
+pub use log::{Entry, LogPosition, Record, ShardLog};
 pub use primary::{Append, Asked, Next, Primary, Reply, Stale};
 
 #[cfg(test)]

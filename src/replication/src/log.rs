@@ -20,6 +20,12 @@ pub struct Entry<R> {
     pub record: Option<R>,
 }
 
+/// What a log holds.
+pub trait Record: Clone {
+    /// About how much memory it takes.
+    fn bytes(&self) -> usize;
+}
+
 /// The end of a shard's log, in memory.
 #[derive(Clone, Debug)]
 pub struct ShardLog<R> {
@@ -28,9 +34,15 @@ pub struct ShardLog<R> {
     entries: VecDeque<Entry<R>>,
     committed: u64,
     durable: u64,
+    /// Of the records that are kept.
+    bytes: usize,
 }
 
-impl<R: Clone> ShardLog<R> {
+fn bytes_of<R: Record>(entry: &Entry<R>) -> usize {
+    entry.record.as_ref().map_or(0, R::bytes)
+}
+
+impl<R: Record> ShardLog<R> {
     /// A log of which everything up to `base` is committed, durable and applied, and nothing is known beyond.
     pub fn starting_at(base: LogPosition) -> Self {
         Self {
@@ -38,6 +50,7 @@ impl<R: Clone> ShardLog<R> {
             entries: VecDeque::new(),
             committed: base.sequence,
             durable: base.sequence,
+            bytes: 0,
         }
     }
 
@@ -130,6 +143,7 @@ impl<R: Clone> ShardLog<R> {
             "entry {:?} does not follow {end:?}",
             entry.position
         );
+        self.bytes += bytes_of(&entry);
         self.entries.push_back(entry);
     }
 
@@ -144,6 +158,11 @@ impl<R: Clone> ShardLog<R> {
             self.committed
         );
         let kept = usize::try_from(sequence - self.base.sequence).unwrap_or(usize::MAX);
+        self.bytes -= self
+            .entries
+            .range(kept.min(self.entries.len())..)
+            .map(bytes_of)
+            .sum::<usize>();
         self.entries.truncate(kept);
         self.durable = self.durable.min(sequence);
     }
@@ -156,13 +175,29 @@ impl<R: Clone> ShardLog<R> {
         is_news
     }
 
+    /// Bytes of the records that are kept.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Forgets entries up to `sequence`, as far as they are committed.
     pub fn forget_up_to(&mut self, sequence: u64) {
-        let sequence = sequence.min(self.committed);
+        self.forget_while(sequence, |_| true);
+    }
+
+    /// Forgets entries up to `sequence`, as far as they are committed and the log holds more than `bytes` without them.
+    pub fn forget_beyond(&mut self, sequence: u64, bytes: usize) {
+        self.forget_while(sequence, |kept| kept > bytes);
+    }
+
+    fn forget_while(&mut self, sequence: u64, forgets: impl Fn(usize) -> bool) {
+        let sequence = sequence.min(self.committed).min(self.durable);
         while let Some(first) = self.entries.front()
             && first.position.sequence <= sequence
+            && forgets(self.bytes - bytes_of(first))
         {
             self.base = first.position;
+            self.bytes -= bytes_of(first);
             self.entries.pop_front();
         }
     }

@@ -8,7 +8,7 @@ use neorunbase_world::MonotonicTime;
 use crate::configuration::Configuration;
 use crate::follower::Follower;
 use crate::lease::Timing;
-use crate::log::{Entry, LogPosition, ShardLog};
+use crate::log::{Entry, LogPosition, Record, ShardLog};
 
 /// A primary's message to a follower: entries, or none as a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,7 +94,7 @@ pub struct Primary<R> {
     followers: BTreeMap<String, Progress>,
 }
 
-impl<R: Clone> Primary<R> {
+impl<R: Record> Primary<R> {
     pub(crate) fn begin(
         name: String,
         timing: Timing,
@@ -215,13 +215,55 @@ impl<R: Clone> Primary<R> {
             })
     }
 
-    /// What `follower` is to get now, at most `most` entries.
-    pub fn next(&mut self, follower: &str, most: usize) -> Option<Next<R>> {
+    /// Until when [`may_read`](Self::may_read) will hold, if nothing else happens. `None`: it does not hold.
+    pub fn readable_until(&self) -> Option<MonotonicTime> {
+        if self.committed() < self.began {
+            return None;
+        }
+        let lease_of = |member| self.followers.get(member).map(|progress| progress.lease_until);
+        self.members()
+            .map(lease_of)
+            .try_fold(MonotonicTime(u64::MAX), |earliest, lease| {
+                Some(earliest.min(lease?))
+            })
+    }
+
+    /// Whether this node is the only member of the set, proposed ones included: what is durable here is committed.
+    pub fn is_alone(&self) -> bool {
+        self.members().next().is_none()
+    }
+
+    /// The entry that began the term.
+    pub fn began(&self) -> u64 {
+        self.began
+    }
+
+    /// Entries up to here are not needed for any follower.
+    pub fn matched_by_all(&self) -> u64 {
+        let followers = self.followers.values().map(|progress| progress.matched);
+        followers.min().unwrap_or(u64::MAX)
+    }
+
+    /// Whether `follower` is known to lack entries.
+    pub fn lacks_entries(&self, follower: &str) -> bool {
+        let progress = self.followers.get(follower);
+        progress.is_some_and(|progress| progress.matched < self.log.end().sequence)
+    }
+
+    /// What `follower` is to get now: at most `most` entries, and no more than `most_bytes` after the first.
+    pub fn next(&mut self, follower: &str, most: usize, most_bytes: usize) -> Option<Next<R>> {
         let progress = self.followers.get(follower)?;
         let Some(previous) = self.log.position(progress.next - 1) else {
             return Some(Next::Copy);
         };
-        let entries: Vec<_> = self.log.after(previous.sequence, most).cloned().collect();
+        let mut bytes = 0;
+        let fits = |entry: &&Entry<R>| {
+            let is_first = bytes == 0;
+            bytes += entry.record.as_ref().map_or(1, R::bytes);
+            is_first || bytes <= most_bytes
+        };
+        let entries = self.log.after(previous.sequence, most).take_while(fits);
+        let entries: Vec<_> = entries.cloned().collect();
         Some(Next::Append(Append {
             term: self.term(),
             previous,
@@ -268,14 +310,16 @@ impl<R: Clone> Primary<R> {
 
     /// The change of the set to be written now (again, if its outcome is still unknown), by a versioned write on top of
     /// [`configuration`](Self::configuration).
-    pub fn propose(&mut self, now: MonotonicTime) -> Option<Configuration> {
+    ///
+    /// `may_grow`: whether a follower may be proposed as a member now.
+    pub fn propose(&mut self, now: MonotonicTime, may_grow: bool) -> Option<Configuration> {
         if self.proposed.is_none() {
-            self.proposed = self.change_due(now);
+            self.proposed = self.change_due(now, may_grow);
         }
         self.proposed.clone()
     }
 
-    fn change_due(&self, now: MonotonicTime) -> Option<Configuration> {
+    fn change_due(&self, now: MonotonicTime, may_grow: bool) -> Option<Configuration> {
         let configuration = &self.configuration;
         let is_silent = |progress: &Progress| now.since(progress.heard) > self.timing.silence;
         let silent = configuration
@@ -286,7 +330,7 @@ impl<R: Clone> Primary<R> {
         if let Some(silent) = silent {
             return configuration.without(silent);
         }
-        if self.committed() < self.began {
+        if self.committed() < self.began || !may_grow {
             return None;
         }
         let (caught_up, _) = self.followers.iter().find(|(follower, progress)| {

@@ -139,14 +139,14 @@ fn a_read_needs_leases_of_members_that_are_only_proposed() {
     let later = now.after(TIMING.silence * 2);
     let asked = Asked { term: 1, at: later };
     for follower in ["b", "c"] {
-        let without = primary.propose(later).expect("the follower is silent");
+        let without = primary.propose(later, true).expect("the follower is silent");
         assert!(!without.is_in_sync(follower));
         assert_eq!(primary.configured(without, later), Ok(false));
     }
     assert!(primary.may_read(now.after(TIMING.lease * 10)));
     let matched = Reply::Matched { up_to: 1 };
     primary.replied("c", asked, matched).expect("the term goes on");
-    let with = primary.propose(later).expect("a follower has caught up");
+    let with = primary.propose(later, true).expect("a follower has caught up");
     assert!(with.is_in_sync("c"));
     assert!(!primary.may_read(now.after(TIMING.lease * 10)));
     let position = primary.append(9);
@@ -155,7 +155,7 @@ fn a_read_needs_leases_of_members_that_are_only_proposed() {
         "it is not yet known whether c may become primary"
     );
     assert_eq!(
-        primary.propose(later),
+        primary.propose(later, true),
         Some(with),
         "until its outcome is known, the same again"
     );

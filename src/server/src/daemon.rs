@@ -445,6 +445,10 @@ impl PeerDirectory for ShardPeers {
             .primary(shard)
             .map(|(reference, channel)| (channel, reference))
     }
+
+    async fn channel_to(&self, name: &str) -> Option<Arc<dyn Channel>> {
+        self.0.channel(name)
+    }
 }
 
 /// Starts a Data Node: recovers its files, registers it and serves in the background. `timestamps`: the oracle of
@@ -471,13 +475,10 @@ pub async fn start_data_node(
     let node = DataNode::open(world.clone(), settings.node, master_key, timestamps, peers).await?;
     directory.add_local(&name, node.clone());
 
-    // Shards that are this node's already are served before anybody is told of the node.
     let map = directory.shard_map();
-    let current = map.borrow().clone();
-    serve_own_shards(&node, &name, &current).await;
     tasks.add(world.spawner.spawn(
         "shard assignment",
-        Box::pin(follow_assignments(world.clone(), node.clone(), name.clone(), map)),
+        Box::pin(follow_shard_map(world.clone(), node.clone(), map)),
     ));
     let listener = world
         .network
@@ -510,35 +511,19 @@ pub async fn start_data_node(
     }))
 }
 
-async fn serve_own_shards(node: &DataNode, name: &str, map: &ShardMap) -> bool {
-    let own: Vec<(ShardId, u64)> = map
-        .iter()
-        .filter(|(_, entry)| entry.primary == name)
-        .map(|(shard, entry)| (*shard, entry.epoch))
-        .collect();
-    match node.serve_shards(&own).await {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::error!(%error, "cannot serve the shards assigned to this node");
-            false
-        }
-    }
-}
-
-async fn follow_assignments(
-    world: World,
-    node: Arc<DataNode>,
-    name: String,
-    mut map: watch::Receiver<Arc<ShardMap>>,
-) {
+async fn follow_shard_map(world: World, node: Arc<DataNode>, mut map: watch::Receiver<Arc<ShardMap>>) {
     loop {
         let current = map.borrow_and_update().clone();
-        if serve_own_shards(&node, &name, &current).await {
-            if map.changed().await.is_err() {
-                return;
+        match node.configure(&current).await {
+            Ok(()) => {
+                if map.changed().await.is_err() {
+                    return;
+                }
             }
-        } else {
-            world.clock.sleep(Duration::from_secs(1)).await;
+            Err(error) => {
+                tracing::error!(%error, "cannot hold the shards assigned to this node");
+                world.clock.sleep(Duration::from_secs(1)).await;
+            }
         }
     }
 }

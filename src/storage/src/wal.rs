@@ -9,7 +9,6 @@ mod recovery;
 mod segment;
 mod writer;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -43,7 +42,8 @@ pub struct WalRecord {
     pub shard: u64,
     /// The term in which its primary made the record.
     pub term: u64,
-    /// Its number among the shard's records. 0 in an append: the one after the shard's last.
+    /// Its number among the shard's records. 0 in an append: the one after the last that was appended for the shard, which
+    /// must be of the same term. Any other begins a count anew.
     pub sequence: u64,
     /// The content.
     pub payload: Bytes,
@@ -127,6 +127,14 @@ pub enum WalError {
         /// What is allowed.
         limit: u32,
     },
+    /// The term of one of the frame's records is over: a later one has begun. Nothing of the frame is in the log.
+    #[error("term {term} of shard {shard:#x} is over")]
+    TermOver {
+        /// The shard.
+        shard: u64,
+        /// The term that is over.
+        term: u64,
+    },
     /// A shard's key could not be had.
     #[error("no key for the log: {0}")]
     Key(Arc<KeyError>),
@@ -173,8 +181,6 @@ struct SharedState {
     bytes: AtomicU64,
     /// Oldest first; the last is the one being written.
     segments: Mutex<Vec<SegmentInfo>>,
-    /// The last sequence of each shard.
-    sequences: Mutex<BTreeMap<u64, u64>>,
 }
 
 /// The open log.
@@ -235,7 +241,6 @@ impl Wal {
             next_lsn: AtomicU64::new(found.next_lsn),
             bytes: AtomicU64::new(found.segments.iter().map(|segment| segment.bytes).sum()),
             segments: Mutex::new(found.segments),
-            sequences: Mutex::new(found.sequences),
         });
         let mut salts = [0; 32];
         entropy.fill(&mut salts);
@@ -266,7 +271,7 @@ impl Wal {
     ///
     /// # Errors
     /// [`WalError::Failed`] after any failed write or sync, for this and all later appends: `apply` never runs,
-    /// but the frame may still be found after a restart. After [`WalError::DiskFull`] it never will be.
+    /// but the frame may still be found after a restart. After any other error it never will be.
     pub async fn append(&self, records: Vec<WalRecord>, apply: Apply) -> Result<Lsn, WalError> {
         let append = self.prepare_append(records, apply).await?;
         self.send(append).await.map_err(|refusal| match refusal {
@@ -368,14 +373,6 @@ impl Wal {
             self.state.segments.lock().remove(0);
             self.state.bytes.fetch_sub(oldest.bytes, Ordering::Relaxed);
         }
-    }
-
-    /// The shard's records that are not in the log (any more) go up to `sequence`: the next one follows it, or those that
-    /// the log has.
-    pub fn number_after(&self, shard: u64, sequence: u64) {
-        let mut sequences = self.state.sequences.lock();
-        let last = sequences.entry(shard).or_default();
-        *last = sequence.max(*last);
     }
 
     /// Bytes of all segments.

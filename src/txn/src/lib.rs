@@ -11,5 +11,5 @@ pub mod write_set;
 pub use lock_table::{Granted, LockError, LockKey, LockStrength, LockTable, WaitPolicy};
 pub use outcomes::{Outcome, Outcomes};
 pub use timestamp::{TimestampError, TimestampSource};
-pub use transaction::{Phase, StatementGuard, Transaction};
+pub use transaction::{Lost, Phase, StatementGuard, Transaction};
 pub use write_set::WriteSet;

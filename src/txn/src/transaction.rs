@@ -5,6 +5,8 @@
 //!   │  └───► Preparing ──► Prepared ──► Deciding ──► Committed | Aborted
 //!   └──────► (closing) ──► Aborted
 //! ```
+//! A transaction that was ending when its shards got another primary is *lost* here: that primary knows its outcome.
+//!
 //! Whoever moves a transaction out of a state does so under one lock, so each step is taken by exactly one of the
 //! requests that race for it; the others wait for the outcome and report that.
 
@@ -38,7 +40,13 @@ pub enum Phase {
     Deciding,
     /// Ended.
     Ended(Outcome),
+    /// This node is no longer primary of its shards, and does not know how it ends.
+    Lost,
 }
+
+/// The transaction is [lost](Phase::Lost).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost;
 
 /// The two-phase commit that a prepared transaction is part of.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,12 +55,16 @@ pub struct Participation {
     pub anchor: ShardId,
     /// All shards that take part.
     pub participants: Vec<ShardId>,
+    /// Whether the anchor's part is in this very transaction here, so that it decides.
+    pub decides: bool,
 }
 
 struct State {
     phase: Phase,
     /// No further statement may begin; running ones are to give up.
     closing: bool,
+    /// It can only be rolled back.
+    doomed: bool,
     last_sequence: u32,
     /// Statements below this number were taken back: none of them may begin, running ones are to give up.
     revoked_below: u32,
@@ -91,6 +103,7 @@ impl<Table> Transaction<Table> {
         let state = State {
             phase,
             closing: false,
+            doomed: false,
             last_sequence: 0,
             revoked_below: 0,
             revoked: 0,
@@ -164,6 +177,17 @@ impl<Table> Transaction<Table> {
         locks.into_iter().map(|(_, key)| key).collect()
     }
 
+    /// Takes the remembered keys of one shard, to release them.
+    pub fn take_locks_of(&self, shard: ShardId) -> Vec<LockKey> {
+        let mut locks = self.locks.lock();
+        let (taken, kept) = std::mem::take(&mut *locks)
+            .into_iter()
+            .partition(|(_, key)| key.shard == shard);
+        *locks = kept;
+        let taken: Vec<(u32, LockKey)> = taken;
+        taken.into_iter().map(|(_, key)| key).collect()
+    }
+
     /// Takes the keys that only statements above `sequence` asked for, to release them.
     fn take_locks_after(&self, sequence: u32) -> Vec<LockKey> {
         let mut locks = self.locks.lock();
@@ -218,6 +242,18 @@ impl<Table> Transaction<Table> {
         Ok(self.take_locks_after(kept_sequence))
     }
 
+    /// The anchor is another node's now.
+    pub fn decides_no_more(&self) {
+        let mut state = self.state.lock();
+        Arc::make_mut(&mut state.participation).decides = false;
+    }
+
+    /// Whether it has written or locked anything in `shard`.
+    pub fn touches(&self, shard: ShardId) -> bool {
+        self.writes.lock().shard(shard).is_some()
+            || self.locks.lock().iter().any(|(_, key)| key.shard == shard)
+    }
+
     /// Whether any lock was asked for.
     pub fn has_locks(&self) -> bool {
         !self.locks.lock().is_empty()
@@ -254,6 +290,12 @@ impl<Table> Transaction<Table> {
         .await;
     }
 
+    /// Something of it is lost, so that it can only be rolled back from now on. (No effect once it is ending.)
+    pub fn doom(&self) {
+        self.state.lock().doomed = true;
+        self.close();
+    }
+
     /// Tells running statements to give up, for good.
     pub fn close(&self) {
         self.state.lock().closing = true;
@@ -267,7 +309,8 @@ impl<Table> Transaction<Table> {
         self.wait_until(|state| state.running_sequences.is_empty() || state.phase != Phase::Active)
             .await;
         let mut state = self.state.lock();
-        if state.phase != Phase::Active {
+        let is_rolled_back = next == Phase::Deciding;
+        if state.phase != Phase::Active || state.doomed && !is_rolled_back {
             return false;
         }
         state.phase = next;
@@ -304,6 +347,16 @@ impl<Table> Transaction<Table> {
         won
     }
 
+    /// Deciding → Prepared: what was being decided is decided elsewhere now.
+    pub fn reopen(&self) {
+        let mut state = self.state.lock();
+        if state.phase == Phase::Deciding {
+            state.phase = Phase::Prepared;
+        }
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
     /// Preparing → Prepared, once the record is durable.
     pub fn prepared(&self) {
         let mut state = self.state.lock();
@@ -326,13 +379,24 @@ impl<Table> Transaction<Table> {
         self.changed.notify_waiters();
     }
 
+    /// Ends it without an outcome: [`Phase::Lost`].
+    pub fn lose(&self) {
+        let mut state = self.state.lock();
+        debug_assert!(!is_ended(&state), "a transaction ends once");
+        state.phase = Phase::Lost;
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
     /// The outcome, once there is one.
-    pub async fn ended(&self) -> Outcome {
-        loop {
-            self.wait_until(is_ended).await;
-            if let Phase::Ended(outcome) = self.phase() {
-                return outcome;
-            }
+    ///
+    /// # Errors
+    /// [`Lost`]: another node knows.
+    pub async fn ended(&self) -> Result<Outcome, Lost> {
+        self.wait_until(is_ended).await;
+        match self.phase() {
+            Phase::Ended(outcome) => Ok(outcome),
+            _ => Err(Lost),
         }
     }
 
@@ -369,7 +433,7 @@ impl<Table> Transaction<Table> {
 }
 
 fn is_ended(state: &State) -> bool {
-    matches!(state.phase, Phase::Ended(_))
+    matches!(state.phase, Phase::Ended(_) | Phase::Lost)
 }
 
 /// A running statement.

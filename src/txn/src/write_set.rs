@@ -102,6 +102,12 @@ impl<Table> WriteSet<Table> {
         self.shards.get(&shard)
     }
 
+    /// Forgets the writes in one shard.
+    pub fn remove_shard(&mut self, shard: ShardId) {
+        self.shards.remove(&shard);
+        self.undo.retain(|undo| undo.shard != shard);
+    }
+
     /// Sets (or, with `None`, deletes) a row.
     pub fn put(
         &mut self,

@@ -12,6 +12,12 @@ use crate::*;
 /// A record is just its number; the state of a shard all records applied, in order.
 type Record = u32;
 
+impl crate::Record for Record {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+}
+
 pub const TIMING: Timing = Timing {
     lease: Duration::from_millis(150),
     silence: Duration::from_millis(120),
@@ -401,7 +407,7 @@ impl Cluster {
         let followers: Vec<String> = primary.followers().map(str::to_owned).collect();
         let messages: Vec<_> = followers
             .into_iter()
-            .filter_map(|follower| Some((primary.next(&follower, most)?, follower)))
+            .filter_map(|follower| Some((primary.next(&follower, most, usize::MAX)?, follower)))
             .collect();
         let mut copy = node.applied.clone();
         if misses_tail {
@@ -425,7 +431,7 @@ impl Cluster {
         let Some(Role::Primary(primary)) = &mut node.role else {
             return;
         };
-        if let Some(proposed) = primary.propose(now) {
+        if let Some(proposed) = primary.propose(now, true) {
             if unasked {
                 let _ = primary.configured(proposed.clone(), now);
             }
@@ -506,7 +512,14 @@ impl Cluster {
         let Some(Role::Primary(primary)) = &node.role else {
             return Ok(());
         };
-        if !primary.may_read(node.now(self.nanos)) {
+        let until = primary.readable_until();
+        let now = node.now(self.nanos);
+        assert_eq!(
+            primary.may_read(now),
+            until.is_some_and(|until| now < until),
+            "two ways to say it"
+        );
+        if !primary.may_read(now) {
             return Ok(());
         }
         self.reads += 1;

@@ -7,7 +7,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
 use neorunbase_coordination::{Election, MemberList};
 use neorunbase_protocol::message::shard_id;
 use neorunbase_world::World;
@@ -16,7 +15,8 @@ use neorunbase_world::coordination::{CoordinationError, CreateMode, ensure_path}
 use serde::{Deserialize, Serialize};
 
 use super::paths;
-use super::shard_map::{ShardEntry, ShardMap, read_shard_map};
+use super::shard_map::{ShardMap, announce_change, read_shard_map};
+use neorunbase_replication::Configuration;
 
 /// How often the Controller looks even if nobody told it to.
 const ROUND_INTERVAL: Duration = Duration::from_secs(2);
@@ -134,12 +134,7 @@ async fn assign_once(world: &World, alive: &[String]) -> Result<(), Coordination
                 return Ok(()); // No data node is alive; membership will wake us.
             };
             *load.entry(primary.clone()).or_default() += 1;
-            let entry = ShardEntry {
-                epoch: 1,
-                primary: primary.clone(),
-                in_sync: vec![primary.clone()],
-                replicas: vec![primary],
-            };
+            let entry = Configuration::new(vec![primary]);
             let encoded =
                 serde_json::to_vec(&entry).map_err(|error| CoordinationError::Other(error.to_string()))?;
             match coordination
@@ -154,34 +149,9 @@ async fn assign_once(world: &World, alive: &[String]) -> Result<(), Coordination
         }
     }
     if changed || !map.is_empty() && coordination.get(paths::SHARDS_CHANGED).await?.is_none() {
-        announce_change(world).await?;
+        announce_change(coordination).await?;
     }
     Ok(())
-}
-
-/// Wakes everybody who watches the shard map.
-async fn announce_change(world: &World) -> Result<(), CoordinationError> {
-    let coordination = &*world.coordination;
-    loop {
-        match coordination.get(paths::SHARDS_CHANGED).await? {
-            None => match coordination
-                .create(paths::SHARDS_CHANGED, Bytes::new(), CreateMode::Persistent)
-                .await
-            {
-                Ok(_) => return Ok(()),
-                Err(CoordinationError::NodeExists(_)) => {}
-                Err(error) => return Err(error),
-            },
-            Some((_, version)) => match coordination
-                .set(paths::SHARDS_CHANGED, Bytes::new(), version)
-                .await
-            {
-                Ok(_) => return Ok(()),
-                Err(CoordinationError::BadVersion(_)) => {}
-                Err(error) => return Err(error),
-            },
-        }
-    }
 }
 
 fn primaries_by_node(map: &ShardMap, alive: &[String]) -> BTreeMap<String, u32> {

@@ -115,7 +115,7 @@ impl NodeDirectory {
         Some((
             ShardRef {
                 shard,
-                epoch: entry.epoch,
+                epoch: entry.term,
             },
             entry.primary.clone(),
         ))

@@ -8,4 +8,4 @@ pub mod shard_map;
 
 pub use controller::Controller;
 pub use directory::NodeDirectory;
-pub use shard_map::{ShardEntry, ShardMap, ShardMapWatcher};
+pub use shard_map::{ShardMap, ShardMapWatcher};

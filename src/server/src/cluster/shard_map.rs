@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use neorunbase_protocol::message::ShardId;
+use neorunbase_replication::Configuration;
 use neorunbase_world::clock::timeout;
-use neorunbase_world::coordination::{CoordinationError, ensure_path};
+use neorunbase_world::coordination::{CoordinationError, CreateMode, ensure_path};
 use neorunbase_world::{Coordination, TaskHandle, World};
-use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::paths;
@@ -18,21 +19,8 @@ use super::paths;
 const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// A shard's znode.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardEntry {
-    /// Grows with each change of primary or in-sync set.
-    pub epoch: u64,
-    /// The node that serves reads and writes.
-    pub primary: String,
-    /// Nodes that hold every acknowledged write, the primary among them.
-    pub in_sync: Vec<String>,
-    /// All nodes that hold, or are about to hold, a copy.
-    pub replicas: Vec<String>,
-}
-
 /// All shards.
-pub type ShardMap = BTreeMap<ShardId, ShardEntry>;
+pub type ShardMap = BTreeMap<ShardId, Configuration>;
 
 /// Keeps a copy of the shard map fresh.
 pub struct ShardMapWatcher {
@@ -140,4 +128,60 @@ pub async fn read_shard_map(coordination: &dyn Coordination) -> Result<ShardMap,
         }
     }
     Ok(map)
+}
+
+/// Replaces a shard's configuration by `next`, if it is still the one before that. Returns the one in force: `next`, or
+/// another that stands in its way. Calling again is safe.
+///
+/// # Errors
+/// As [`Coordination::set`]. Whether the change was made is not known then.
+pub async fn change_shard(
+    coordination: &dyn Coordination,
+    shard: ShardId,
+    next: &Configuration,
+) -> Result<Configuration, CoordinationError> {
+    let path = paths::shard_path(shard);
+    let unreadable = |error: serde_json::Error| CoordinationError::Other(format!("{path}: {error}"));
+    let encoded = Bytes::from(serde_json::to_vec(next).map_err(unreadable)?);
+    loop {
+        let Some((data, version)) = coordination.get(&path).await? else {
+            return Err(CoordinationError::NoNode(path));
+        };
+        let current: Configuration = serde_json::from_slice(&data).map_err(unreadable)?;
+        if current.epoch + 1 != next.epoch {
+            return Ok(current);
+        }
+        match coordination.set(&path, encoded.clone(), version).await {
+            Ok(_) => return Ok(next.clone()),
+            Err(CoordinationError::BadVersion(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Wakes everybody who watches the shard map.
+///
+/// # Errors
+/// As [`Coordination::set`]; calling again is safe.
+pub async fn announce_change(coordination: &dyn Coordination) -> Result<(), CoordinationError> {
+    loop {
+        match coordination.get(paths::SHARDS_CHANGED).await? {
+            None => match coordination
+                .create(paths::SHARDS_CHANGED, Bytes::new(), CreateMode::Persistent)
+                .await
+            {
+                Ok(_) => return Ok(()),
+                Err(CoordinationError::NodeExists(_)) => {}
+                Err(error) => return Err(error),
+            },
+            Some((_, version)) => match coordination
+                .set(paths::SHARDS_CHANGED, Bytes::new(), version)
+                .await
+            {
+                Ok(_) => return Ok(()),
+                Err(CoordinationError::BadVersion(_)) => {}
+                Err(error) => return Err(error),
+            },
+        }
+    }
 }

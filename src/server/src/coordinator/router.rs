@@ -134,6 +134,7 @@ impl Router {
                 Some(ResponseBody::Error(error)) => match error.kind() {
                     ErrorKind::StaleEpoch | ErrorKind::NotLeader => None,
                     ErrorKind::UnknownTransaction => Some(Err(RouteError::UnknownTransaction)),
+                    ErrorKind::OutcomeUnknown => Some(Err(RouteError::OutcomeUnknown)),
                     ErrorKind::Sql => Some(Err(RouteError::Sql(sql_error(error)))),
                 },
                 Some(body) => Some(Ok(body)),

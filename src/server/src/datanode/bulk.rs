@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use neorunbase_protocol::message::{BulkWrite, ChangeStorage, StorageId, WrittenReply};
+use neorunbase_protocol::message::{BulkWrite, ChangeStorage, ShardId, StorageId, WrittenReply};
+use neorunbase_replication::LogPosition;
 use neorunbase_storage::StorageError;
 use neorunbase_storage::descriptor::{IndexDescriptor, TableDescriptor};
 use neorunbase_storage::key::{decode_key, prefix_end};
@@ -13,8 +14,10 @@ use neorunbase_types::{SqlError, SqlState};
 use super::DataNode;
 use super::commit::wal_record;
 use super::failure::Failure;
-use super::log_record::{CommitRecord, LogEntry, RowRecord, TableWritesRecord};
-use super::logged::Logged;
+use super::log_record::{
+    BuildIndexRecord, ChangeStorageRecord, CommitRecord, LogEntry, RowRecord, TableWritesRecord,
+};
+use super::replication::{Committed, LoggedStep, Room};
 use super::shard::Shard;
 use super::table::{StoredTable, UniqueValue, unique_values};
 use super::write::{describe_key, duplicate_primary_key, duplicate_unique_value};
@@ -23,16 +26,24 @@ use super::write::{describe_key, duplicate_primary_key, duplicate_unique_value};
 const BUILD_STEP_ROWS: usize = 256;
 
 impl DataNode {
-    /// See [`ChangeStorage`]. Durable by the engine itself.
-    pub(super) fn change_storage(&self, request: ChangeStorage) -> Result<(), Failure> {
+    /// See [`ChangeStorage`].
+    pub(super) async fn change_storage(&self, request: ChangeStorage) -> Result<(), Failure> {
         let shard = self.served_shard(&request.shard)?;
-        for storage in &request.create {
-            shard.store.ensure_storage(*storage)?;
-        }
-        for storage in &request.drop {
-            shard.store.drop_storage(*storage)?;
-        }
-        Ok(())
+        let ChangeStorage { create, drop, .. } = request;
+        let record = ChangeStorageRecord {
+            create: create.clone(),
+            drop: drop.clone(),
+        };
+        let records = vec![wal_record(&shard, LogEntry::ChangeStorage(record))];
+        let step = Applied(move |node: &DataNode, _| {
+            if let Err(error) = shard.change_storage(&create, &drop) {
+                node.fail(format!(
+                    "shard {:#x} could not change its storages: {error}",
+                    shard.id
+                ));
+            }
+        });
+        self.log(records, Box::new(step), Room::OrRefuse).await
     }
 
     /// See [`BulkWrite`].
@@ -63,18 +74,12 @@ impl DataNode {
         self.check_frame_size(&records)?;
         let affected = changes.len() as u64;
         let commit_timestamp = request.commit_timestamp;
-        let node = self.shared()?;
         let new_tables: Vec<_> = if known { Vec::new() } else { vec![table] };
-        let apply = move |logged: &Logged| {
-            let mark = logged.mark(shard.id);
-            if let Err(error) = shard.apply(&changes, commit_timestamp, mark, &new_tables, &[]) {
-                node.fail(format!(
-                    "shard {:#x} could not apply log position {}: {error}",
-                    shard.id, mark.lsn
-                ));
-            }
-        };
-        self.log(records, Box::new(apply), Box::new(|| {})).await?;
+        let step = Applied(move |node: &DataNode, position| {
+            let applied = shard.apply(&changes, commit_timestamp, position, &new_tables, &[]);
+            node.check_applied(&shard, position, applied);
+        });
+        self.log(records, Box::new(step), Room::OrRefuse).await?;
         Ok(WrittenReply {
             affected,
             commit_timestamp,
@@ -102,6 +107,7 @@ impl DataNode {
         self.log_table(shard, table).await?;
         let mut resume = None;
         let mut affected = 0;
+        // Here a little at a time; other copies do it when they come to the record.
         loop {
             let progress = shard
                 .store
@@ -120,6 +126,13 @@ impl DataNode {
         }
         // The build is not in the log: it counts once the engine has it durably.
         shard.store.engine().flush().await.map_err(StorageError::from)?;
+        let record = BuildIndexRecord {
+            table_digest: table.digest,
+            index: storage,
+        };
+        let records = vec![wal_record(shard, LogEntry::BuildIndex(record))];
+        let step = Applied(|_: &DataNode, _| {});
+        self.log(records, Box::new(step), Room::OrRefuse).await?;
         Ok(WrittenReply {
             affected,
             ..WrittenReply::default()
@@ -139,19 +152,33 @@ impl DataNode {
             }],
             ..CommitRecord::default()
         };
-        let (node, shard, table) = (self.shared()?, shard.clone(), table.clone());
+        let (shard, table) = (shard.clone(), table.clone());
         let records = vec![wal_record(&shard, LogEntry::Commit(record))];
-        let apply = move |logged: &Logged| {
-            let mark = logged.mark(shard.id);
-            if let Err(error) = shard.apply(&[], 0, mark, &[table], &[]) {
-                node.fail(format!(
-                    "shard {:#x} could not apply log position {}: {error}",
-                    shard.id, mark.lsn
-                ));
-            }
-        };
-        self.log(records, Box::new(apply), Box::new(|| {})).await
+        let step = Applied(move |node: &DataNode, position| {
+            let applied = shard.apply(&[], 0, position, &[table], &[]);
+            node.check_applied(&shard, position, applied);
+        });
+        self.log(records, Box::new(step), Room::OrRefuse).await
     }
+}
+
+/// A frame of one record, and what it does to its shard. Nothing is lost with it if it is refused or voided.
+struct Applied<Effect>(Effect);
+
+impl<Effect: FnOnce(&DataNode, LogPosition) + Send> LoggedStep for Applied<Effect> {
+    fn committed(self: Box<Self>, node: &DataNode, committed: &mut Committed<'_>) {
+        let position = committed
+            .shards()
+            .next()
+            .and_then(|shard| committed.position(shard));
+        if let Some(position) = position {
+            (self.0)(node, position);
+        }
+    }
+
+    fn refused(self: Box<Self>, _: &DataNode) {}
+
+    fn voided(&mut self, _: &DataNode, _: ShardId) {}
 }
 
 fn duplicate_in_build(table: &TableDescriptor, index: &IndexDescriptor, key: &[u8]) -> Failure {

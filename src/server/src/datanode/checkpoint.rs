@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use neorunbase_storage::wal::Logged;
+use neorunbase_storage::wal::{Logged, Lsn};
 use tokio::sync::oneshot;
 
 use super::DataNode;
@@ -26,16 +26,16 @@ impl DataNode {
         let shards: Vec<_> = self.shards.read().values().cloned().collect();
         let Ok(node) = self.shared() else { return };
         let (sender, barrier) = oneshot::channel();
-        // Callbacks run in log order: when this one runs, every frame before it has reached its engine, and what
-        // is prepared and undecided at this point of the log is exactly what `prepared` holds.
+        // Callbacks run in log order: when this one runs, every frame before it is in the logs of its shards, and what of
+        // it is still needed is known to their replicas.
         let apply = move |logged: &Logged| {
-            let oldest_prepared = node.prepared.lock().values().min().copied();
-            let _ = sender.send((logged.lsn, oldest_prepared));
+            // Nobody waits any more if the node goes away.
+            let _ = sender.send((logged.lsn, node.needed_from(logged.lsn)));
         };
         if self.wal.barrier(Box::new(apply)).await.is_err() {
             return;
         }
-        let Ok((lsn, oldest_prepared)) = barrier.await else {
+        let Ok((lsn, needed_from)) = barrier.await else {
             return;
         };
         for shard in &shards {
@@ -50,10 +50,25 @@ impl DataNode {
                 return;
             }
         }
-        let needed_from = oldest_prepared.map_or(lsn, |oldest| oldest.min(lsn));
         match self.wal.truncate_below(needed_from).await {
             Ok(()) => self.checkpointed_below.store(lsn, Ordering::SeqCst),
             Err(error) => tracing::warn!(%error, "the log cannot be cut now"),
         }
+    }
+
+    /// The first position up to `lsn` that some copy still needs. The engines hold what the others have had, once flushed.
+    fn needed_from(&self, lsn: Lsn) -> Lsn {
+        let replicas = self.replicas.lock();
+        let mut needed_from = lsn;
+        for replica in replicas.shards.values() {
+            needed_from = needed_from.min(replica.needed_from().unwrap_or(lsn));
+            if let Err(error) = replica.shard.advance_to(replica.applied) {
+                self.fail(format!(
+                    "shard {:#x} could not be written: {error}",
+                    replica.shard.id
+                ));
+            }
+        }
+        needed_from
     }
 }

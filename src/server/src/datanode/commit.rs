@@ -9,23 +9,22 @@ use neorunbase_protocol::message::{
     CommitLocal, Decide, Finish, Prepare, RollbackTo, ShardId, ShardRef, Timestamp, TransactionId,
     WrittenReply,
 };
+use neorunbase_replication::LogPosition;
+use neorunbase_storage::StorageError;
 use neorunbase_storage::shard::RowChange;
 use neorunbase_storage::wal::WalRecord;
 use neorunbase_txn::transaction::Participation;
-use neorunbase_txn::{Outcome, Phase};
+use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::fault::planted;
 use prost::Message;
 
+use super::commit_step::{CommitStep, PrepareStep};
 use super::failure::Failure;
-use super::log_record::{
-    CommitRecord, DecisionValue, LogEntry, LogRecord, OutcomeRecord, PrepareRecord, RowRecord,
-    TableWritesRecord,
-};
-use super::logged::Logged;
-use super::shard::{Shard, decision_key};
+use super::log_record::{CommitRecord, LogEntry, LogRecord, PrepareRecord, RowRecord, TableWritesRecord};
+use super::replication::{Committed, Room};
+use super::shard::Shard;
 use super::table::StoredTable;
-use super::{DataNode, KeptDecision, Participant};
+use super::{DataNode, Participant};
 
 /// Bytes of frame overhead allowed for when a transaction is checked against the largest frame.
 const FRAME_SLACK_BYTES: usize = 64 << 10;
@@ -35,12 +34,24 @@ const KEPT_REPLY_BYTES: usize = 4 << 10;
 /// A transaction's writes in one shard, ready to be logged and applied.
 pub(super) struct Part {
     pub shard: Arc<Shard>,
+    /// Of this node as its primary.
+    pub term: u64,
     pub changes: Vec<RowChange>,
     pub new_tables: Vec<Arc<StoredTable>>,
 }
 
 impl Part {
-    pub(super) fn records(
+    /// Without writes.
+    pub(super) fn empty(shard: Arc<Shard>) -> Self {
+        Self {
+            term: shard.term(),
+            shard,
+            changes: Vec::new(),
+            new_tables: Vec::new(),
+        }
+    }
+
+    fn records(
         &self,
         tables: Vec<TableWritesRecord>,
         entry: impl FnOnce(Vec<TableWritesRecord>) -> LogEntry,
@@ -53,7 +64,7 @@ impl Part {
 pub(super) fn wal_record(shard: &Shard, entry: LogEntry) -> WalRecord {
     WalRecord {
         shard: shard.id,
-        term: shard.epoch(),
+        term: shard.term(),
         sequence: 0,
         payload: LogRecord { entry: Some(entry) }.encode_to_vec().into(),
     }
@@ -91,16 +102,15 @@ impl Drop for Unsettled {
 
 impl DataNode {
     /// The transaction's writes as parts, and as table records of the log, by shard.
-    fn parts(&self, participant: &Participant) -> Result<Vec<(Part, Vec<TableWritesRecord>)>, Failure> {
+    pub(super) fn parts(
+        &self,
+        participant: &Participant,
+    ) -> Result<Vec<(Part, Vec<TableWritesRecord>)>, Failure> {
         let writes = participant.writes.lock();
         let mut parts = Vec::new();
         for (shard_id, shard_writes) in writes.shards() {
             let shard = self.open_shard(shard_id)?;
-            let mut part = Part {
-                shard,
-                changes: Vec::new(),
-                new_tables: Vec::new(),
-            };
+            let mut part = Part::empty(shard);
             let mut tables = Vec::new();
             for (_, table_writes) in shard_writes.tables() {
                 let table = &table_writes.table;
@@ -172,6 +182,16 @@ impl DataNode {
         }
     }
 
+    /// Undoes [`mark_in_doubt`](Self::mark_in_doubt).
+    pub(super) fn clear_in_doubt(&self, participant: &Arc<Participant>) {
+        let writes = participant.writes.lock();
+        for (shard, shard_writes) in writes.shards() {
+            if let Ok(shard) = self.open_shard(shard) {
+                shard.clear_in_doubt(participant, shard_writes);
+            }
+        }
+    }
+
     /// Ends a transaction in memory: its outcome stands (durably, if it wrote anything).
     pub(super) fn settle(
         &self,
@@ -179,61 +199,87 @@ impl DataNode {
         outcome: Outcome,
         reply: Option<WrittenReply>,
     ) {
-        {
-            let writes = participant.writes.lock();
-            for (shard, shard_writes) in writes.shards() {
-                if let Ok(shard) = self.open_shard(shard) {
-                    shard.clear_in_doubt(participant, shard_writes);
-                }
-            }
-        }
+        self.clear_in_doubt(participant);
         let id = participant.id();
-        self.prepared.lock().remove(&id);
         // The outcome is known before the transaction is unknown: no request may take it for a new one.
         self.outcomes.lock().record(id, outcome, reply);
-        self.transactions.lock().remove(&id);
+        self.forget_participant(participant);
         participant.end(outcome);
         self.locks.release(id, &participant.take_locks());
     }
 
-    /// Applies parts in the log's callback. A failure here leaves the engine behind the log: the node stops, and
-    /// the next start replays.
-    fn apply_parts(
+    pub(super) fn forget_participant(&self, participant: &Arc<Participant>) {
+        let id = participant.id();
+        let is_it = |known: &Arc<Participant>| Arc::ptr_eq(known, participant);
+        {
+            let mut transactions = self.transactions.lock();
+            if transactions.get(&id).is_some_and(is_it) {
+                transactions.remove(&id);
+                return;
+            }
+        }
+        let parts_of_it = (id, 0)..=(id, ShardId::MAX);
+        let mut revived = self.revived.lock();
+        let found = revived.range(parts_of_it).find(|(_, known)| is_it(known));
+        if let Some(key) = found.map(|(key, _)| *key) {
+            revived.remove(&key);
+        }
+    }
+
+    /// Applies parts of a committed frame. A failure leaves the engine behind the log: the node stops, and the next
+    /// start replays.
+    pub(super) fn apply_parts(
         &self,
         parts: &[Part],
         commit_timestamp: Timestamp,
-        logged: &Logged,
+        committed: &Committed<'_>,
         system_of: impl Fn(ShardId) -> Option<(bytes::Bytes, Option<bytes::Bytes>)>,
     ) -> bool {
-        for part in parts {
+        parts.iter().all(|part| {
+            let Some(position) = committed.position(part.shard.id) else {
+                return true; // another primary's to apply
+            };
             let system: Vec<_> = system_of(part.shard.id).into_iter().collect();
             let changes: &[RowChange] = if commit_timestamp == 0 { &[] } else { &part.changes };
-            let mark = logged.mark(part.shard.id);
-            if let Err(error) = part
+            let applied = part
                 .shard
-                .apply(changes, commit_timestamp, mark, &part.new_tables, &system)
-            {
-                self.fail(format!(
-                    "shard {:#x} could not apply log position {}: {error}",
-                    part.shard.id, mark.lsn
-                ));
-                return false;
-            }
-        }
-        true
+                .apply(changes, commit_timestamp, position, &part.new_tables, &system);
+            self.check_applied(&part.shard, position, applied)
+        })
     }
 
-    /// One-round commit of an active transaction. `reply` is what its statement answers (autocommit), or empty.
+    /// Whether a committed entry could be applied. If not, the node stops.
+    pub(super) fn check_applied(
+        &self,
+        shard: &Shard,
+        position: LogPosition,
+        applied: Result<(), StorageError>,
+    ) -> bool {
+        if let Err(error) = &applied {
+            self.fail(format!(
+                "shard {:#x} could not apply entry {} of its log: {error}",
+                shard.id, position.sequence
+            ));
+        }
+        applied.is_ok()
+    }
+
+    /// One-round commit of an active transaction. `reply` is what its statement answers (autocommit), or empty. In
+    /// `references` it may have read or locked.
     pub(super) async fn commit(
         &self,
         participant: &Arc<Participant>,
         reply: WrittenReply,
+        references: &[ShardRef],
     ) -> Result<WrittenReply, Failure> {
         if !participant.begin_commit().await {
             return self.joined_commit(participant).await;
         }
         let unsettled = Unsettled::new(self, participant)?;
         if participant.writes.lock().is_empty() {
+            for reference in references {
+                self.check_current(reference, participant.id())?;
+            }
             let (node, participant) = unsettled.disarm();
             node.settle(&participant, Outcome::Committed(0), kept(&reply));
             return Ok(reply);
@@ -244,6 +290,10 @@ impl DataNode {
         let commit_timestamp = self.timestamps.next().await?;
         participant.set_commit_timestamp(commit_timestamp);
         participant.wake();
+        // Up to this timestamp, its locks were held by the only primary.
+        for reference in references {
+            self.check_current(reference, participant.id())?;
+        }
         let (parts, records): (Vec<_>, Vec<_>) = self
             .parts(participant)?
             .into_iter()
@@ -264,15 +314,25 @@ impl DataNode {
             commit_timestamp,
             ..reply
         };
-        let kept_reply = kept(&reply);
+        let together = self.count_on_being_alone(&records);
+        if records.len() > 1 && together.is_none() {
+            return Err(Failure::Sql(
+                SqlError::new(
+                    SqlState::SERIALIZATION_FAILURE,
+                    "could not commit in one round: a shard of the transaction has just been replicated",
+                )
+                .with_hint("The transaction might succeed if retried."),
+            ));
+        }
         let (node, participant) = unsettled.disarm();
-        let refused = settle_aborted(&node, &participant);
-        let apply = move |logged: &Logged| {
-            if node.apply_parts(&parts, commit_timestamp, logged, |_| None) {
-                node.settle(&participant, Outcome::Committed(commit_timestamp), kept_reply);
-            }
+        let step = CommitStep {
+            participant,
+            parts,
+            commit_timestamp,
+            reply: kept(&reply),
+            _together: together,
         };
-        self.log(records, Box::new(apply), refused).await?;
+        node.log(records, Box::new(step), Room::OrRefuse).await?;
         Ok(reply)
     }
 
@@ -283,7 +343,7 @@ impl DataNode {
                 "a prepared transaction cannot commit in one round",
             )));
         }
-        self.or_failed(participant.ended()).await?;
+        self.or_failed(participant.ended()).await?.map_err(lost)?;
         self.finished_reply(participant.id())
             .unwrap_or(Err(Failure::UnknownTransaction(participant.id())))
     }
@@ -315,12 +375,12 @@ impl DataNode {
     /// See [`RollbackTo`].
     pub(super) async fn rollback_to(&self, request: RollbackTo) -> Result<(), Failure> {
         for shard in &request.shards {
-            self.served_shard(shard)?;
+            self.served_in_same_term(shard, request.transaction)?;
         }
         let unknown = || Failure::UnknownTransaction(request.transaction);
         let participant = if request.last_sequence == 0 {
             // Whatever was sent here is taken back, so nothing is lost if the node knows nothing of it.
-            self.find_or_begin(request.transaction).await?.0
+            self.find_or_begin(request.transaction)?.0
         } else {
             self.participant(request.transaction).ok_or_else(unknown)?
         };
@@ -340,13 +400,18 @@ impl DataNode {
     /// See [`CommitLocal`].
     pub(super) async fn commit_local(&self, request: CommitLocal) -> Result<WrittenReply, Failure> {
         let Some(participant) = self.participant(request.transaction) else {
-            return self
-                .finished_reply(request.transaction)
-                .unwrap_or(Err(Failure::UnknownTransaction(request.transaction)));
+            if let Some(finished) = self.finished_reply(request.transaction) {
+                return finished;
+            }
+            for shard in &request.shards {
+                self.served_in_same_term(shard, request.transaction)?;
+            }
+            return Err(Failure::UnknownTransaction(request.transaction));
         };
         self.check_complete(&participant, &request.shards, request.last_sequence)
             .await?;
-        self.commit(&participant, WrittenReply::default()).await
+        self.commit(&participant, WrittenReply::default(), &request.shards)
+            .await
     }
 
     /// Refuses to commit what is not all here: a shard that moved, or statements lost in a restart.
@@ -357,7 +422,12 @@ impl DataNode {
         last_sequence: u32,
     ) -> Result<(), Failure> {
         for shard in shards {
-            self.served_shard(shard)?;
+            if let Err(failure) = self.served_in_same_term(shard, participant.id()) {
+                if let Failure::UnknownTransaction(_) = failure {
+                    self.roll_back(participant).await;
+                }
+                return Err(failure);
+            }
         }
         if participant.phase() == Phase::Active && participant.last_sequence() < last_sequence {
             self.roll_back(participant).await;
@@ -370,16 +440,21 @@ impl DataNode {
     pub(super) async fn prepare(&self, request: Prepare) -> Result<(), Failure> {
         let unknown = Failure::UnknownTransaction(request.transaction);
         let Some(participant) = self.participant(request.transaction) else {
-            return match self.outcomes.lock().get(request.transaction) {
-                Some(Outcome::Committed(_)) => Ok(()),
-                Some(Outcome::Aborted) | None => Err(unknown),
-            };
+            if let Some(Outcome::Committed(_)) = self.outcomes.lock().get(request.transaction) {
+                return Ok(());
+            }
+            for shard in &request.shards {
+                self.served_in_same_term(shard, request.transaction)?;
+            }
+            return Err(unknown);
         };
         self.check_complete(&participant, &request.shards, request.last_sequence)
             .await?;
+        let is_anchor = request.shards.iter().any(|shard| shard.shard == request.anchor);
         let participation = Participation {
             anchor: request.anchor,
             participants: request.participants.clone(),
+            decides: is_anchor,
         };
         if !participant.begin_prepare(participation).await {
             return match self.or_failed(participant.prepare_written()).await? {
@@ -388,9 +463,11 @@ impl DataNode {
             };
         }
         let unsettled = Unsettled::new(self, &participant)?;
-        let is_anchor = request.shards.iter().any(|shard| shard.shard == request.anchor);
         if participant.writes.lock().is_empty() && !is_anchor {
             // Nothing to decide here: it read and locked only.
+            for reference in &request.shards {
+                self.check_current(reference, request.transaction)?;
+            }
             let (node, participant) = unsettled.disarm();
             node.settle(&participant, Outcome::Committed(0), None);
             return Ok(());
@@ -422,20 +499,20 @@ impl DataNode {
         }
         self.check_frame_size(&records)?;
         let (node, participant) = unsettled.disarm();
-        let refused = settle_aborted(&node, &participant);
-        let apply = move |logged: &Logged| {
-            node.prepared.lock().insert(participant.id(), logged.lsn);
-            participant.prepared();
-        };
-        self.log(records, Box::new(apply), refused).await
+        let step = PrepareStep { participant };
+        node.log(records, Box::new(step), Room::OrRefuse).await?;
+        for reference in &request.shards {
+            self.check_current(reference, request.transaction)?;
+        }
+        Ok(())
     }
 
     /// See [`Decide`].
     pub(super) async fn decide(&self, request: Decide) -> Result<(), Failure> {
-        self.served_shard(&request.anchor)?;
+        self.served_since(&request.anchor)?;
         let unknown = Failure::UnknownTransaction(request.transaction);
         let wanted = outcome_at(request.commit_timestamp);
-        let Some(participant) = self.participant(request.transaction) else {
+        let Some(participant) = self.holder(request.transaction, request.anchor.shard) else {
             return match (self.known_outcome(request.transaction), wanted) {
                 (Some(known), _) if known == wanted => Ok(()),
                 (None, Outcome::Aborted) => {
@@ -460,9 +537,10 @@ impl DataNode {
                 }
                 Phase::Active => return Err(unknown),
                 Phase::Committing | Phase::Deciding | Phase::Ended(_) => {
-                    let ended = self.or_failed(participant.ended()).await?;
+                    let ended = self.or_failed(participant.ended()).await?.map_err(lost)?;
                     return if ended == wanted { Ok(()) } else { Err(unknown) };
                 }
+                Phase::Lost => return Err(Failure::OutcomeUnknown),
             }
         }
     }
@@ -470,11 +548,13 @@ impl DataNode {
     /// See [`Finish`].
     pub(super) async fn finish(&self, request: Finish) -> Result<(), Failure> {
         for shard in &request.shards {
-            self.served_shard(shard)?;
+            self.served_since(shard)?;
         }
-        if let Some(participant) = self.participant(request.transaction) {
-            self.finish_participant(&participant, outcome_at(request.commit_timestamp))
-                .await?;
+        let outcome = outcome_at(request.commit_timestamp);
+        for shard in &request.shards {
+            if let Some(participant) = self.holder(request.transaction, shard.shard) {
+                self.finish_participant(&participant, outcome).await?;
+            }
         }
         if request.forget_decision {
             self.forget_later(request.transaction);
@@ -507,7 +587,7 @@ impl DataNode {
                     ))));
                 }
                 Phase::Committing | Phase::Deciding | Phase::Ended(_) => {
-                    let ended = self.or_failed(participant.ended()).await?;
+                    let ended = self.or_failed(participant.ended()).await?.map_err(lost)?;
                     if ended != outcome {
                         tracing::error!(
                             transaction = participant.id(),
@@ -522,93 +602,15 @@ impl DataNode {
                     }
                     return Ok(());
                 }
+                // Its shards' next primaries finish it.
+                Phase::Lost => return Ok(()),
             }
         }
-    }
-
-    /// Logs and applies the outcome of a transaction that this request moved to `Deciding`. On the anchor's node
-    /// this is the decision itself.
-    pub(super) async fn write_outcome(
-        &self,
-        participant: &Arc<Participant>,
-        outcome: Outcome,
-    ) -> Result<(), Failure> {
-        let transaction = participant.id();
-        let commit_timestamp = timestamp_of(outcome);
-        let participation = participant.participation();
-        let anchor = self.open_shard(participation.anchor).ok();
-        if commit_timestamp != 0 {
-            participant.set_commit_timestamp(commit_timestamp);
-            participant.wake();
-        }
-        let mut parts: Vec<Part> = self
-            .parts(participant)?
-            .into_iter()
-            .map(|(part, _)| part)
-            .collect();
-        if let Some(anchor) = &anchor
-            && !parts.iter().any(|part| part.shard.id == anchor.id)
-        {
-            parts.push(Part {
-                shard: anchor.clone(),
-                changes: Vec::new(),
-                new_tables: Vec::new(),
-            });
-        }
-        if planted("commit-one-shard") && anchor.is_none() && commit_timestamp != 0 {
-            parts.retain(|part| part.shard.id % 2 == 0);
-        }
-        let records = parts
-            .iter()
-            .map(|part| {
-                let decision = part.shard.id == participation.anchor;
-                let participants = if decision {
-                    participation.participants.clone()
-                } else {
-                    Vec::new()
-                };
-                let record = OutcomeRecord {
-                    transaction,
-                    commit_timestamp,
-                    decision,
-                    participants,
-                };
-                wal_record(&part.shard, LogEntry::Outcome(record))
-            })
-            .collect::<Vec<_>>();
-        let (node, participant) = (self.shared()?, participant.clone());
-        let apply = move |logged: &Logged| {
-            let kept = DecisionValue {
-                commit_timestamp,
-                participants: participation.participants.clone(),
-            };
-            let decision = |shard| {
-                (shard == participation.anchor)
-                    .then(|| (decision_key(transaction), Some(kept.encode_to_vec().into())))
-            };
-            if node.apply_parts(&parts, commit_timestamp, logged, decision) {
-                if anchor.is_some() {
-                    node.keep_decision(
-                        transaction,
-                        KeptDecision::new(&participation, commit_timestamp, &node),
-                    );
-                }
-                node.settle(&participant, outcome, None);
-            }
-        };
-        if records.is_empty() {
-            // Nothing of it is here (a planted bug may have seen to that).
-            apply(&Logged::default());
-            return Ok(());
-        }
-        self.log_when_room(records, Box::new(apply)).await
     }
 }
 
-/// Ends the transaction as rolled back: nothing of it came into the log.
-fn settle_aborted(node: &Arc<DataNode>, participant: &Arc<Participant>) -> Box<dyn FnOnce() + Send> {
-    let (node, participant) = (node.clone(), participant.clone());
-    Box::new(move || node.settle(&participant, Outcome::Aborted, None))
+fn lost(_: Lost) -> Failure {
+    Failure::OutcomeUnknown
 }
 
 /// The outcome that a message's commit timestamp stands for.

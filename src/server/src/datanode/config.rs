@@ -2,6 +2,36 @@
 
 use std::time::Duration;
 
+use neorunbase_replication::Timing;
+
+/// How copies of shards keep up with each other.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicationConfig {
+    /// Leases, and when a follower leaves the in-sync set.
+    pub timing: Timing,
+    /// A follower hears of its primary at least so often.
+    pub heartbeat: Duration,
+    /// How long a message to a follower may take.
+    pub call_deadline: Duration,
+    /// Between two looks at whether an in-sync set should change.
+    pub in_sync_interval: Duration,
+}
+
+impl Default for ReplicationConfig {
+    fn default() -> Self {
+        Self {
+            timing: Timing {
+                lease: Duration::from_millis(2_000),
+                silence: Duration::from_millis(1_500),
+                drift_percent: 5,
+            },
+            heartbeat: Duration::from_millis(400),
+            call_deadline: Duration::from_millis(1_000),
+            in_sync_interval: Duration::from_millis(250),
+        }
+    }
+}
+
 /// Settings of one Data Node. Sizes are bytes.
 #[derive(Clone, Debug)]
 pub struct DataNodeConfig {
@@ -39,6 +69,8 @@ pub struct DataNodeConfig {
     pub program_cache_entries: usize,
     /// Ended transactions that are remembered.
     pub outcomes_kept: usize,
+    /// Copies of shards.
+    pub replication: ReplicationConfig,
 }
 
 impl DataNodeConfig {
@@ -62,6 +94,7 @@ impl DataNodeConfig {
             scan_batch_visits: 100_000,
             program_cache_entries: 4_096,
             outcomes_kept: 65_536,
+            replication: ReplicationConfig::default(),
         }
     }
 }

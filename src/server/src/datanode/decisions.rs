@@ -10,15 +10,14 @@ use neorunbase_protocol::message::{
     Decision, DecisionReply, Finish, QueryDecision, Request, RequestBody, ResponseBody, ShardId, Timestamp,
     TransactionId,
 };
-use neorunbase_txn::transaction::Participation;
-use neorunbase_txn::{Outcome, Phase};
+use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
 
 use super::commit::{outcome_at, wal_record};
 use super::failure::Failure;
 use super::log_record::{DecisionValue, ForgetRecord, LogEntry, OutcomeRecord};
-use super::logged::Logged;
+use super::replication::{Committed, LoggedStep, Room};
 use super::shard::decision_key;
 use super::{DataNode, Participant};
 use prost::Message;
@@ -46,11 +45,16 @@ pub(super) struct KeptDecision {
 }
 
 impl KeptDecision {
-    pub(super) fn new(participation: &Participation, commit_timestamp: Timestamp, node: &DataNode) -> Self {
+    pub(super) fn new(
+        anchor: ShardId,
+        participants: Vec<ShardId>,
+        commit_timestamp: Timestamp,
+        node: &DataNode,
+    ) -> Self {
         Self {
-            anchor: participation.anchor,
+            anchor,
             commit_timestamp,
-            participants: participation.participants.clone(),
+            participants,
             since: node.world.clock.monotonic(),
         }
     }
@@ -74,6 +78,66 @@ fn undecided(decision: Decision) -> DecisionReply {
         decision: decision.into(),
         commit_timestamp: 0,
     }
+}
+
+/// An abort that is being presumed: until it is committed nobody is told of it, and the transaction cannot begin.
+struct Presumed {
+    node: Arc<DataNode>,
+    transaction: TransactionId,
+    anchor: ShardId,
+}
+
+impl Drop for Presumed {
+    fn drop(&mut self) {
+        self.node.presumed.lock().remove(&self.transaction);
+    }
+}
+
+impl LoggedStep for Presumed {
+    fn committed(self: Box<Self>, node: &DataNode, committed: &mut Committed<'_>) {
+        let (Some(position), Ok(shard)) = (committed.position(self.anchor), node.open_shard(self.anchor))
+        else {
+            return;
+        };
+        let value = DecisionValue::default().encode_to_vec().into();
+        let system = [(decision_key(self.transaction), Some(value))];
+        let applied = shard.apply(&[], 0, position, &[], &system);
+        if node.check_applied(&shard, position, applied) {
+            node.outcomes.lock().record_abandoned(self.transaction);
+            let decision = KeptDecision::new(self.anchor, Vec::new(), 0, node);
+            node.keep_decision(self.transaction, decision);
+        }
+    }
+
+    fn refused(self: Box<Self>, _: &DataNode) {}
+
+    fn voided(&mut self, _: &DataNode, _: ShardId) {}
+}
+
+/// Decisions that are being forgotten.
+struct Forgotten(Vec<(ShardId, TransactionId)>);
+
+impl LoggedStep for Forgotten {
+    fn committed(self: Box<Self>, node: &DataNode, committed: &mut Committed<'_>) {
+        for same_shard in self.0.chunk_by(|left, right| left.0 == right.0) {
+            let anchor = same_shard[0].0;
+            let (Some(position), Ok(shard)) = (committed.position(anchor), node.open_shard(anchor)) else {
+                continue;
+            };
+            let keys = same_shard
+                .iter()
+                .map(|(_, transaction)| decision_key(*transaction));
+            let system: Vec<_> = keys.map(|key| (key, None)).collect();
+            let applied = shard.apply(&[], 0, position, &[], &system);
+            node.check_applied(&shard, position, applied);
+        }
+    }
+
+    fn refused(mut self: Box<Self>, node: &DataNode) {
+        node.forgettable.lock().append(&mut self.0);
+    }
+
+    fn voided(&mut self, _: &DataNode, _: ShardId) {}
 }
 
 impl DataNode {
@@ -108,7 +172,7 @@ impl DataNode {
 
     /// See [`QueryDecision`].
     pub(super) async fn query_decision(&self, request: QueryDecision) -> Result<DecisionReply, Failure> {
-        self.served_shard(&request.anchor)?;
+        self.served_since(&request.anchor)?;
         self.decision_of(
             request.transaction,
             request.anchor.shard,
@@ -123,12 +187,14 @@ impl DataNode {
         anchor: ShardId,
         abort_if_abandoned: bool,
     ) -> Result<DecisionReply, Failure> {
-        let Some(participant) = self.participant(transaction) else {
-            return match self.known_outcome(transaction) {
-                Some(outcome) => Ok(reply(outcome)),
-                None if abort_if_abandoned => self.presume_abort(transaction, anchor).await,
-                None => Ok(undecided(Decision::Unknown)),
-            };
+        if let Some(outcome) = self.known_outcome(transaction) {
+            return Ok(reply(outcome));
+        }
+        let Some(participant) = self.holder(transaction, anchor) else {
+            if abort_if_abandoned {
+                return self.presume_abort(transaction, anchor).await;
+            }
+            return Ok(undecided(Decision::Unknown));
         };
         match participant.phase() {
             Phase::Active if abort_if_abandoned && self.is_abandoned(&participant) => {
@@ -140,7 +206,7 @@ impl DataNode {
             Phase::Prepared
                 if abort_if_abandoned
                     && self.is_abandoned(&participant)
-                    && participant.participation().anchor == anchor
+                    && participant.participation().decides
                     && participant.begin_decide() =>
             {
                 self.write_outcome(&participant, Outcome::Aborted).await?;
@@ -150,10 +216,14 @@ impl DataNode {
             Phase::Committing | Phase::Deciding | Phase::Ended(_) => {
                 let ended = self.or_failed(participant.ended());
                 match timeout(&*self.world.clock, OUTCOME_PATIENCE, ended).await {
-                    Ok(ended) => Ok(reply(ended?)),
+                    Ok(ended) => match ended? {
+                        Ok(outcome) => Ok(reply(outcome)),
+                        Err(Lost) => Err(Failure::OutcomeUnknown),
+                    },
                     Err(_) => Ok(undecided(Decision::Pending)),
                 }
             }
+            Phase::Lost => Err(Failure::OutcomeUnknown),
         }
     }
 
@@ -165,11 +235,15 @@ impl DataNode {
     ) -> Result<DecisionReply, Failure> {
         {
             let transactions = self.transactions.lock();
-            if transactions.contains_key(&transaction) {
-                return Ok(undecided(Decision::Pending)); // it has just begun
+            if transactions.contains_key(&transaction) || !self.presumed.lock().insert(transaction) {
+                return Ok(undecided(Decision::Pending)); // it has just begun, or somebody else is at it
             }
-            self.outcomes.lock().record_abandoned(transaction);
         }
+        let presumed = Presumed {
+            node: self.shared()?,
+            transaction,
+            anchor,
+        };
         let shard = self.open_shard(anchor)?;
         let record = OutcomeRecord {
             transaction,
@@ -178,26 +252,7 @@ impl DataNode {
             participants: Vec::new(),
         };
         let records = vec![wal_record(&shard, LogEntry::Outcome(record))];
-        let node = self.shared()?;
-        let apply = move |logged: &Logged| {
-            let mark = logged.mark(anchor);
-            let value = DecisionValue::default().encode_to_vec().into();
-            let system = [(decision_key(transaction), Some(value))];
-            match shard.apply(&[], 0, mark, &[], &system) {
-                Ok(()) => {
-                    let participation = Participation {
-                        anchor,
-                        participants: Vec::new(),
-                    };
-                    node.keep_decision(transaction, KeptDecision::new(&participation, 0, &node));
-                }
-                Err(error) => node.fail(format!(
-                    "shard {anchor:#x} could not apply log position {}: {error}",
-                    mark.lsn
-                )),
-            }
-        };
-        self.log(records, Box::new(apply), Box::new(|| {})).await?;
+        self.log(records, Box::new(presumed), Room::OrRefuse).await?;
         Ok(reply(Outcome::Aborted))
     }
 
@@ -217,9 +272,7 @@ impl DataNode {
             return Ok(());
         }
         let (transaction, anchor) = (participant.id(), participant.participation().anchor);
-        let is_local = self
-            .open_shard(anchor)
-            .is_ok_and(|shard| shard.serving().is_some());
+        let is_local = self.is_primary(anchor);
         let decision = if is_local {
             self.decision_of(transaction, anchor, true).await?
         } else {
@@ -256,9 +309,9 @@ impl DataNode {
     pub(super) async fn sweep(&self) {
         let silent: Vec<_> = {
             let transactions = self.transactions.lock();
-            transactions
-                .values()
-                .filter(|participant| self.is_abandoned(participant))
+            let revived = self.revived.lock();
+            let all = transactions.values().chain(revived.values());
+            all.filter(|participant| self.is_abandoned(participant))
                 .cloned()
                 .collect()
         };
@@ -316,11 +369,9 @@ impl DataNode {
 
     async fn tell_participants(&self, transaction: TransactionId, decision: &KeptDecision) -> bool {
         for shard in &decision.participants {
-            if self
-                .open_shard(*shard)
-                .is_ok_and(|shard| shard.serving().is_some())
-            {
-                continue; // finished with the decision itself
+            let is_here = self.is_primary(*shard);
+            if is_here && self.holder(transaction, *shard).is_none() {
+                continue; // finished with the decision itself, or since
             }
             let Some((channel, shard)) = self.peers.channel_for_shard(*shard).await else {
                 return false;
@@ -346,46 +397,23 @@ impl DataNode {
     async fn forget_decisions(&self) -> Result<(), Failure> {
         let mut forgettable = std::mem::take(&mut *self.forgettable.lock());
         forgettable.sort_unstable();
-        let mut parts = Vec::new();
-        for same_shard in forgettable.chunk_by(|left, right| left.0 == right.0) {
-            let Ok(shard) = self.open_shard(same_shard[0].0) else {
-                continue;
-            };
-            let transactions: Vec<_> = same_shard.iter().map(|(_, transaction)| *transaction).collect();
-            parts.push((shard, transactions));
-        }
-        if parts.is_empty() {
+        // Those of other primaries now are theirs to forget.
+        forgettable.retain(|(anchor, _)| self.is_primary(*anchor));
+        let records = forgettable
+            .chunk_by(|left, right| left.0 == right.0)
+            .map(|same_shard| {
+                let shard = self.open_shard(same_shard[0].0)?;
+                let transactions = same_shard.iter().map(|(_, transaction)| *transaction).collect();
+                Ok(wal_record(
+                    &shard,
+                    LogEntry::Forget(ForgetRecord { transactions }),
+                ))
+            });
+        let records = records.collect::<Result<Vec<_>, Failure>>()?;
+        if records.is_empty() {
             return Ok(());
         }
-        let records = parts
-            .iter()
-            .map(|(shard, transactions)| {
-                wal_record(
-                    shard,
-                    LogEntry::Forget(ForgetRecord {
-                        transactions: transactions.clone(),
-                    }),
-                )
-            })
-            .collect();
-        let node = self.shared()?;
-        let apply = move |logged: &Logged| {
-            for (shard, transactions) in &parts {
-                let system: Vec<_> = transactions
-                    .iter()
-                    .map(|transaction| (decision_key(*transaction), None))
-                    .collect();
-                let mark = logged.mark(shard.id);
-                if let Err(error) = shard.apply(&[], 0, mark, &[], &system) {
-                    node.fail(format!(
-                        "shard {:#x} could not apply log position {}: {error}",
-                        shard.id, mark.lsn
-                    ));
-                }
-            }
-        };
-        let refused_node = self.shared()?;
-        let refused = move || refused_node.forgettable.lock().append(&mut forgettable);
-        self.log(records, Box::new(apply), Box::new(refused)).await
+        self.log(records, Box::new(Forgotten(forgettable)), Room::OrRefuse)
+            .await
     }
 }

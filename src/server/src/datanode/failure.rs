@@ -21,6 +21,8 @@ pub enum Failure {
     },
     /// The transaction's state is not (or no longer) here.
     UnknownTransaction(TransactionId),
+    /// Another primary of the shard will know.
+    OutcomeUnknown,
     /// Asked for something that only the leader Coordinator answers.
     NotLeader,
 }
@@ -60,6 +62,13 @@ impl Failure {
                 message: "could not serialize access: the transaction was rolled back on a data node"
                     .to_owned(),
                 detail: format!("transaction {transaction} is not known there any more"),
+                ..ErrorReply::default()
+            },
+            Self::OutcomeUnknown => ErrorReply {
+                kind: ErrorKind::OutcomeUnknown.into(),
+                sql_state: SqlState::TRANSACTION_RESOLUTION_UNKNOWN.0.to_owned(),
+                message: "the shard gets another primary during the commit; its outcome is not known yet"
+                    .to_owned(),
                 ..ErrorReply::default()
             },
             Self::NotLeader => ErrorReply {

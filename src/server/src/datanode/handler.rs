@@ -61,7 +61,7 @@ impl DataNode {
             RequestBody::CommitLocal(_) | RequestBody::Decide(_) | RequestBody::BulkWrite(_) => true,
             _ => false,
         };
-        let answer = self.carry_out(body).await;
+        let answer = self.carry_out_as_primary(body).await;
         match answer {
             // The log failed somewhere around the commit record: the next start may find it or not.
             Err(Failure::Sql(error))
@@ -82,6 +82,31 @@ impl DataNode {
         }
     }
 
+    /// Carries the request out. What it saw, or did for later, counts only if no other node can have become primary
+    /// meanwhile.
+    async fn carry_out_as_primary(&self, body: RequestBody) -> Result<ResponseBody, Failure> {
+        let seen_by = match &body {
+            RequestBody::ReadRows(request) => Some((request.shard, request.context.transaction)),
+            RequestBody::ScanRows(request) => Some((request.shard, request.context.transaction)),
+            RequestBody::WriteRows(request) => Some((request.shard, request.context.transaction)),
+            RequestBody::ModifyRows(request) => Some((request.shard, request.context.transaction)),
+            _ => None,
+        };
+        if let Some((reference, transaction)) = &seen_by {
+            self.check_fence(reference, *transaction)?;
+        }
+        let answer = self.carry_out(body).await?;
+        let Some((reference, transaction)) = seen_by else {
+            return Ok(answer);
+        };
+        let has_committed =
+            matches!(&answer, ResponseBody::Written(written) if written.commit_timestamp != 0);
+        if !has_committed {
+            self.check_current(&reference, transaction)?;
+        }
+        Ok(answer)
+    }
+
     async fn carry_out(&self, body: RequestBody) -> Result<ResponseBody, Failure> {
         match body {
             RequestBody::ReadRows(request) => rows(self.read_rows(request).await),
@@ -97,11 +122,14 @@ impl DataNode {
                 self.heartbeat(&request);
                 Ok(ResponseBody::Done(DoneReply {}))
             }
-            RequestBody::ChangeStorage(request) => done(self.change_storage(request)),
+            RequestBody::ChangeStorage(request) => done(self.change_storage(request).await),
             RequestBody::BulkWrite(request) => written(self.bulk_write(request).await),
             RequestBody::CollectGarbage(request) => done(self.collect_garbage(request).await),
             RequestBody::Status(_) => Ok(ResponseBody::Status(self.status())),
-            RequestBody::AssignShards(request) => done(self.assign_shards(request).await),
+            RequestBody::Replicate(request) => {
+                let reply = self.replicate(request).await;
+                reply.map(ResponseBody::Replicated)
+            }
             RequestBody::RollbackTo(request) => done(self.rollback_to(request).await),
             RequestBody::Timestamps(_) => Err(Failure::NotLeader),
         }
@@ -118,27 +146,19 @@ impl DataNode {
     }
 
     fn status(&self) -> StatusReply {
-        let prepared: Vec<_> = {
-            let prepared = self.prepared.lock();
-            prepared
-                .keys()
-                .filter_map(|transaction| self.participant(*transaction))
-                .collect()
-        };
-        let shards = self.shards.read();
-        let shards = shards.values().map(|shard| ShardStatus {
-            shard: shard.id,
-            epoch: shard.epoch(),
-            bytes: shard.store.engine().approximate_bytes(),
-            applied_lsn: shard.store.engine().applied_lsn(),
-            prepared: prepared
-                .iter()
-                .filter(|participant| participant.writes.lock().shard(shard.id).is_some())
-                .count() as u64,
+        let replicas = self.replicas.lock();
+        let shards = replicas.shards.values().map(|replica| ShardStatus {
+            shard: replica.shard.id,
+            epoch: replica.shard.term(),
+            bytes: replica.shard.store.engine().approximate_bytes(),
+            applied_lsn: replica.applied.sequence,
+            prepared: replica.prepared.len() as u64,
         });
+        let shards = shards.collect();
+        drop(replicas);
         StatusReply {
             name: self.config.name.clone(),
-            shards: shards.collect(),
+            shards,
             open_transactions: self.transactions.lock().len() as u64,
             wal_bytes: self.wal.bytes(),
         }

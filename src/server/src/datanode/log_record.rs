@@ -5,13 +5,13 @@
 //! in the shard's system keyspace.
 
 use bytes::Bytes;
-use neorunbase_protocol::message::{ShardId, Timestamp, TransactionId};
+use neorunbase_protocol::message::{ShardId, StorageId, Timestamp, TransactionId};
 
 /// One record.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LogRecord {
     /// What happened.
-    #[prost(oneof = "LogEntry", tags = "1, 2, 3, 4")]
+    #[prost(oneof = "LogEntry", tags = "1, 2, 3, 4, 5, 6, 7")]
     pub entry: Option<LogEntry>,
 }
 
@@ -30,6 +30,15 @@ pub enum LogEntry {
     /// Decisions that nobody will ask for any more.
     #[prost(message, tag = "4")]
     Forget(ForgetRecord),
+    /// A primary's term began.
+    #[prost(message, tag = "5")]
+    TermBegan(TermBeganRecord),
+    /// Storages come and go.
+    #[prost(message, tag = "6")]
+    ChangeStorage(ChangeStorageRecord),
+    /// An index was filled with the entries of all rows so far.
+    #[prost(message, tag = "7")]
+    BuildIndex(BuildIndexRecord),
 }
 
 /// See [`LogEntry::Commit`].
@@ -91,6 +100,32 @@ pub struct ForgetRecord {
     pub transactions: Vec<TransactionId>,
 }
 
+/// See [`LogEntry::TermBegan`].
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct TermBeganRecord {}
+
+/// See [`LogEntry::ChangeStorage`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ChangeStorageRecord {
+    /// Storages to make.
+    #[prost(fixed64, repeated, tag = "1")]
+    pub create: Vec<StorageId>,
+    /// Storages to drop.
+    #[prost(fixed64, repeated, tag = "2")]
+    pub drop: Vec<StorageId>,
+}
+
+/// See [`LogEntry::BuildIndex`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct BuildIndexRecord {
+    /// Digest of the encoded descriptor of the table, which the shard knows.
+    #[prost(fixed64, tag = "1")]
+    pub table_digest: u64,
+    /// The index.
+    #[prost(fixed64, tag = "2")]
+    pub index: StorageId,
+}
+
 /// Writes of one table.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct TableWritesRecord {
@@ -130,9 +165,6 @@ pub struct DecisionValue {
 /// The shards of a node, in its registry file.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct RegistryRecord {
-    /// The highest Controller election epoch that was obeyed.
-    #[prost(uint64, tag = "1")]
-    pub controller_epoch: u64,
     /// The shards.
     #[prost(message, repeated, tag = "2")]
     pub shards: Vec<RegisteredShard>,
@@ -144,7 +176,7 @@ pub struct RegisteredShard {
     /// The shard.
     #[prost(fixed64, tag = "1")]
     pub shard: ShardId,
-    /// The highest epoch under which this node has served it.
+    /// The highest term that this node has begun as its primary.
     #[prost(uint64, tag = "2")]
-    pub epoch: u64,
+    pub begun: u64,
 }

@@ -5,15 +5,17 @@
 //!   unmarked after they are applied: a snapshot that could see them waits, every other one need not.
 //! - A row's exclusive lock is held from the first look at its newest version until the outcome is applied, so
 //!   versions of a row have ascending timestamps and no update is lost.
-//! - Uncommitted writes live in memory. A node that may have lost some refuses the transaction: by the fence of
-//!   [`Outcomes`], and at the latest by `last_sequence` when it is to commit.
-//! - What a request makes durable is applied by the log's callback, in log order, whatever becomes of the request.
+//! - Uncommitted writes live in memory. A node that may have lost some refuses the transaction: by the shard's
+//!   [fence](shard::Shard::fence), and at the latest by `last_sequence` when it is to commit.
+//! - What a request logs has its effect when it is committed, in the order of its shard's log, whatever becomes of the
+//!   request (see [`replication`]).
 
 mod assignment;
 mod bulk;
 mod candidates;
 mod checkpoint;
 mod commit;
+mod commit_step;
 pub mod config;
 mod decisions;
 mod durable_step;
@@ -23,12 +25,13 @@ mod garbage;
 mod handler;
 mod locking;
 mod log_record;
-mod logged;
 mod modify;
+mod outcome;
 pub mod peers;
 mod program_cache;
 mod read;
 mod recovery;
+mod replication;
 mod scan;
 mod session;
 mod shard;
@@ -36,19 +39,20 @@ mod start;
 mod table;
 #[cfg(test)]
 mod tests;
+mod together;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock, Weak};
 
 use neorunbase_kms::Keyring;
 use neorunbase_protocol::message::{ShardId, ShardRef, TransactionId, WrittenReply};
-use neorunbase_storage::wal::{Lsn, Wal, WalError, WalRecord};
+use neorunbase_storage::wal::{Wal, WalError};
 use neorunbase_txn::{LockTable, Outcomes, TimestampSource, Transaction};
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::{TaskHandle, World};
+use neorunbase_world::{MonotonicTime, TaskHandle, World};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
@@ -58,11 +62,10 @@ pub use peers::PeerDirectory;
 pub use start::StartError;
 
 use decisions::KeptDecision;
-use durable_step::DurableStep;
 use failure::Failure;
 use log_record::RegistryRecord;
-use logged::{Apply, Logged};
 use program_cache::ProgramCache;
+use replication::Replicas;
 use shard::Shard;
 use table::StoredTable;
 
@@ -80,8 +83,26 @@ pub struct DataNode {
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     transactions: Mutex<BTreeMap<TransactionId, Arc<Participant>>>,
     outcomes: Mutex<Outcomes<WrittenReply>>,
-    /// Prepared transactions and the log position of their prepare record: the log is needed from there on.
-    prepared: Mutex<BTreeMap<TransactionId, Lsn>>,
+    /// Parts of prepared transactions that were found in the logs of shards when this node became their primary.
+    revived: Mutex<BTreeMap<(TransactionId, ShardId), Arc<Participant>>>,
+    /// Those of them that were not asked after yet.
+    unresolved: Mutex<Vec<Arc<Participant>>>,
+    /// Transactions whose abort is being presumed.
+    presumed: Mutex<BTreeSet<TransactionId>>,
+    /// This node's copies of shards, and what waits for their logs.
+    replicas: Mutex<Replicas>,
+    /// Somebody lacks entries.
+    unsent: Notify,
+    /// Terms may be to begin.
+    terms_due: Notify,
+    /// A shard is served now.
+    served: Notify,
+    /// Nodes that replication goes to.
+    shippers: Mutex<BTreeSet<String>>,
+    /// When each of them was last sent something for every shard.
+    last_shipped: Mutex<BTreeMap<String, MonotonicTime>>,
+    /// Held while entries of primaries are taken over.
+    receiving: tokio::sync::Mutex<()>,
     /// Commit decisions of anchor shards here that some participant may still ask for.
     decisions: Mutex<BTreeMap<TransactionId, KeptDecision>>,
     /// Decisions to delete with the next sweep.
@@ -92,11 +113,6 @@ pub struct DataNode {
     last_checkpoint: AtomicU64,
     /// The log position that the last checkpoint reached.
     checkpointed_below: AtomicU64,
-    /// Whether transactions may begin: after a restart, only once the fence is known.
-    fenced: AtomicBool,
-    /// Whether the transactions found prepared at start were asked after.
-    recovered_resolved: AtomicBool,
-    fence_raised: Notify,
     failure: OnceLock<String>,
     failed: Notify,
     /// The shard registry as it is on disk; held while it is replaced.
@@ -185,49 +201,6 @@ impl DataNode {
         })
     }
 
-    /// Writes one log frame and returns when `apply` has run. Happens even if the caller goes away. On a full disk
-    /// it runs `refused` instead and returns `53100`: for what can still be given up.
-    async fn log(
-        &self,
-        records: Vec<WalRecord>,
-        apply: Apply,
-        refused: Box<dyn FnOnce() + Send>,
-    ) -> Result<(), Failure> {
-        self.check_healthy()?;
-        let node = self.shared()?;
-        let apply = Logged::adapt(&records, apply);
-        let step = async move {
-            match node.wal.append(records, apply).await {
-                Ok(_) => Ok(()),
-                Err(WalError::DiskFull { path, reason }) => {
-                    refused();
-                    Err(node.disk_full(&path, &reason))
-                }
-                Err(error) => {
-                    node.log_failed(&error);
-                    Ok(())
-                }
-            }
-        };
-        DurableStep::new(self.world.spawner.clone(), step).await?;
-        self.check_healthy()
-    }
-
-    /// As [`log`](Self::log), for what cannot be given up any more: on a full disk it waits for room.
-    async fn log_when_room(&self, records: Vec<WalRecord>, apply: Apply) -> Result<(), Failure> {
-        self.check_healthy()?;
-        let node = self.shared()?;
-        let apply = Logged::adapt(&records, apply);
-        let step = async move {
-            let clock = node.world.clock.clone();
-            if let Err(error) = node.wal.append_when_room(&*clock, records, apply).await {
-                node.log_failed(&error);
-            }
-        };
-        DurableStep::new(self.world.spawner.clone(), step).await;
-        self.check_healthy()
-    }
-
     fn log_failed(&self, error: &WalError) {
         // Whether the frame is on disk cannot be known before a restart reads the log.
         self.fail(error.to_string());
@@ -258,13 +231,6 @@ impl DataNode {
     /// A shard that is served under just the sender's epoch.
     fn served_shard(&self, reference: &ShardRef) -> Result<Arc<Shard>, Failure> {
         let shard = self.open_shard(reference.shard)?;
-        let serving = shard.serving();
-        if serving != Some(reference.epoch) {
-            return Err(Failure::StaleEpoch {
-                shard: reference.shard,
-                serving,
-            });
-        }
         if let Some(damage) = &*shard.damage.lock() {
             return Err(Failure::Sql(
                 SqlError::new(
@@ -274,7 +240,84 @@ impl DataNode {
                 .with_detail(damage.clone()),
             ));
         }
+        let serving = shard.serving();
+        if serving != Some(reference.epoch) {
+            return Err(Failure::StaleEpoch {
+                shard: reference.shard,
+                serving,
+            });
+        }
         Ok(shard)
+    }
+
+    /// As [`served_shard`](Self::served_shard), for what only the primary of just that term can know: in a later one it is
+    /// lost.
+    fn served_in_same_term(&self, reference: &ShardRef, transaction: TransactionId) -> Result<(), Failure> {
+        match self.served_shard(reference) {
+            Err(Failure::StaleEpoch { .. }) if self.latest_term(reference.shard) > reference.epoch => {
+                Err(Failure::UnknownTransaction(transaction))
+            }
+            served => served.map(|_| ()),
+        }
+    }
+
+    /// As [`served_shard`](Self::served_shard), for what is true in all later terms as well.
+    fn served_since(&self, reference: &ShardRef) -> Result<(), Failure> {
+        match self.served_shard(reference) {
+            Err(Failure::StaleEpoch {
+                serving: Some(term), ..
+            }) if term > reference.epoch => Ok(()),
+            served => served.map(|_| ()),
+        }
+    }
+
+    /// The latest term of `shard` that this node knows of; 0: none.
+    fn latest_term(&self, shard: ShardId) -> u64 {
+        let replicas = self.replicas.lock();
+        let configuration = replicas
+            .shards
+            .get(&shard)
+            .and_then(|replica| replica.configuration.as_ref());
+        configuration.map_or(0, |configuration| configuration.term)
+    }
+
+    /// Refuses a transaction that may have lost something when the shard's term began.
+    fn check_fence(&self, reference: &ShardRef, transaction: TransactionId) -> Result<(), Failure> {
+        let shard = self.open_shard(reference.shard)?;
+        if transaction == 0 || transaction > shard.fence() || self.outcomes.lock().get(transaction).is_some()
+        {
+            return Ok(());
+        }
+        Err(Failure::UnknownTransaction(transaction))
+    }
+
+    /// Whether this node is primary of `shard` now, as far as it knows.
+    fn is_primary(&self, shard: ShardId) -> bool {
+        self.open_shard(shard)
+            .is_ok_and(|shard| shard.serving().is_some())
+    }
+
+    /// Refuses an answer that rests on what `reference` held, unless no other node can have become its primary.
+    fn check_current(&self, reference: &ShardRef, transaction: TransactionId) -> Result<(), Failure> {
+        let shard = self.open_shard(reference.shard)?;
+        if shard.is_current(reference.epoch, &*self.world.clock) {
+            return Ok(());
+        }
+        // Pure reads can simply be made elsewhere.
+        Err(if transaction == 0 {
+            Failure::StaleEpoch {
+                shard: reference.shard,
+                serving: None,
+            }
+        } else {
+            Failure::UnknownTransaction(transaction)
+        })
+    }
+
+    /// What holds `transaction`'s part in `shard`: the transaction itself, or what was found of it in the shard's log.
+    fn holder(&self, transaction: TransactionId, shard: ShardId) -> Option<Arc<Participant>> {
+        let revived = self.revived.lock().get(&(transaction, shard)).cloned();
+        revived.or_else(|| self.participant(transaction))
     }
 
     fn participant(&self, transaction: TransactionId) -> Option<Arc<Participant>> {

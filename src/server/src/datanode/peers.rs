@@ -11,4 +11,7 @@ use neorunbase_protocol::message::{ShardId, ShardRef};
 pub trait PeerDirectory: Send + Sync {
     /// The primary of `shard` and the epoch it serves under; `None` if that is not known now.
     async fn channel_for_shard(&self, shard: ShardId) -> Option<(Arc<dyn Channel>, ShardRef)>;
+
+    /// The data node called `name`; `None` if it is not known.
+    async fn channel_to(&self, name: &str) -> Option<Arc<dyn Channel>>;
 }

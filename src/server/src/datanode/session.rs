@@ -1,21 +1,15 @@
 //! A statement's transaction: found or begun, and, for autocommit, ended.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use neorunbase_protocol::message::{StatementContext, TransactionId, WrittenReply};
-use neorunbase_txn::{Outcome, StatementGuard};
+use neorunbase_txn::{Lost, Outcome, StatementGuard};
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::clock::timeout;
 use neorunbase_world::fault::planted;
 
 use super::failure::Failure;
 use super::table::StoredTable;
 use super::{DataNode, Participant};
-
-/// How long the first transactions after a restart wait for the fence.
-const FENCE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One statement's hold on its transaction.
 pub(super) struct Session {
@@ -52,10 +46,11 @@ impl DataNode {
                 autocommit: false,
             }));
         }
-        let (participant, is_new) = self.find_or_begin(context.transaction).await?;
+        let (participant, is_new) = self.find_or_begin(context.transaction)?;
         if context.autocommit && !is_new {
             // The same request once more, while the first is still at it.
-            self.or_failed(participant.ended()).await?;
+            let ended = self.or_failed(participant.ended()).await?;
+            ended.map_err(|Lost| Failure::OutcomeUnknown)?;
             return self.repeated(context);
         }
         match participant.begin_statement(context.sequence, self.world.clock.monotonic()) {
@@ -80,19 +75,18 @@ impl DataNode {
         }
     }
 
-    pub(super) async fn find_or_begin(
+    pub(super) fn find_or_begin(
         &self,
         transaction: TransactionId,
     ) -> Result<(Arc<Participant>, bool), Failure> {
         if let Some(participant) = self.participant(transaction) {
             return Ok((participant, false));
         }
-        self.wait_for_fence().await?;
         let mut transactions = self.transactions.lock();
         if let Some(participant) = transactions.get(&transaction) {
             return Ok((participant.clone(), false));
         }
-        if !self.outcomes.lock().may_begin(transaction) {
+        if !self.outcomes.lock().may_begin(transaction) || self.presumed.lock().contains(&transaction) {
             drop(transactions);
             // For autocommit the outcome decides what to answer; anything else has lost its state.
             let ended = Participant::new(transaction, self.world.clock.monotonic());
@@ -122,31 +116,6 @@ impl DataNode {
         }
     }
 
-    async fn wait_for_fence(&self) -> Result<(), Failure> {
-        if self.fenced.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        let raised = async {
-            loop {
-                let raised = self.fence_raised.notified();
-                tokio::pin!(raised);
-                raised.as_mut().enable();
-                if self.fenced.load(Ordering::SeqCst) {
-                    return;
-                }
-                raised.await;
-            }
-        };
-        timeout(&*self.world.clock, FENCE_PATIENCE, raised)
-            .await
-            .map_err(|_| {
-                Failure::Sql(SqlError::new(
-                    SqlState::CANNOT_CONNECT_NOW,
-                    "the data node has restarted and cannot reach the timestamp oracle yet",
-                ))
-            })
-    }
-
     /// Ends a statement that writes; under autocommit, its transaction too.
     pub(super) async fn conclude(
         &self,
@@ -169,7 +138,7 @@ impl DataNode {
             return result;
         }
         match result {
-            Ok(reply) => self.commit(&participant, reply).await,
+            Ok(reply) => self.commit(&participant, reply, &[]).await,
             Err(failure) => {
                 self.roll_back(&participant).await;
                 Err(failure)

@@ -1,4 +1,4 @@
-//! One shard of this node: its store, the epoch it is served under, and the writes that readers must wait for.
+//! One shard of this node: its store, the term it is served in, and the writes that readers must wait for.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -13,10 +13,10 @@ use neorunbase_storage::descriptor::{IndexDescriptor, TableDescriptor};
 use neorunbase_storage::shard::{RowChange, ShardStore};
 use neorunbase_txn::Phase;
 use neorunbase_txn::write_set::ShardWrites;
+use neorunbase_world::{Clock, MonotonicTime};
 use parking_lot::{Mutex, RwLock};
 
 use super::Participant;
-use super::logged::LogMark;
 use super::table::StoredTable;
 
 const TABLE_PREFIX: &[u8] = b"table/";
@@ -60,10 +60,15 @@ pub struct Shard {
     pub id: ShardId,
     /// Its rows.
     pub store: ShardStore,
-    /// Of the last entry of the shard's log that was applied.
-    applied_sequence: AtomicU64,
-    epoch: AtomicU64,
+    /// The last entry of the shard's log that the engine holds.
+    applied: Mutex<LogPosition>,
+    term: AtomicU64,
     serving: AtomicBool,
+    fence: AtomicU64,
+    /// Frames under way that are atomic only while the shard has no other copy.
+    alone_frames: AtomicUsize,
+    /// Until when (monotonic nanoseconds) no other node can have become primary.
+    lease_until: AtomicU64,
     /// Held shared while a read takes its view, exclusively while a commit is applied: a read of several keys sees
     /// all of a commit or nothing. Never held across an await.
     pub visibility: RwLock<()>,
@@ -98,11 +103,11 @@ impl Tables {
 }
 
 impl Shard {
-    /// A shard over an open store, not yet served; `epoch` is the highest it was served under.
+    /// A shard over an open store, not yet served; `term` is the highest that this node has begun.
     ///
     /// # Errors
     /// If what the store holds about tables cannot be read.
-    pub fn new(id: ShardId, store: ShardStore, epoch: u64) -> Result<Self, StorageError> {
+    pub fn new(id: ShardId, store: ShardStore, term: u64) -> Result<Self, StorageError> {
         let mut tables = Tables::default();
         for (key, value) in store.system_scan(TABLE_PREFIX)? {
             let digest = key
@@ -125,9 +130,12 @@ impl Shard {
         Ok(Self {
             id,
             store,
-            applied_sequence: AtomicU64::new(applied.sequence),
-            epoch: AtomicU64::new(epoch),
+            applied: Mutex::new(applied),
+            term: AtomicU64::new(term),
             serving: AtomicBool::new(false),
+            fence: AtomicU64::new(0),
+            alone_frames: AtomicUsize::new(0),
+            lease_until: AtomicU64::new(0),
             visibility: RwLock::new(()),
             in_doubt: Mutex::new(InDoubt::default()),
             in_doubt_keys: AtomicUsize::new(0),
@@ -136,25 +144,102 @@ impl Shard {
         })
     }
 
-    /// The highest epoch under which this node has served the shard.
-    pub fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::SeqCst)
+    /// The highest term that this node has begun as primary.
+    pub fn term(&self) -> u64 {
+        self.term.load(Ordering::SeqCst)
     }
 
-    /// The epoch under which the shard is served now.
+    /// The term in which the shard is served now.
     pub fn serving(&self) -> Option<u64> {
-        self.serving.load(Ordering::SeqCst).then(|| self.epoch())
+        self.serving.load(Ordering::SeqCst).then(|| self.term())
     }
 
-    /// Begins to serve under `epoch`, which is not below the current one and already durable.
-    pub fn serve(&self, epoch: u64) {
-        self.epoch.fetch_max(epoch, Ordering::SeqCst);
+    /// Records made from now on are of `term`, which is durable as begun.
+    pub fn begin_term(&self, term: u64) {
+        self.term.fetch_max(term, Ordering::SeqCst);
+    }
+
+    /// Transactions up to this one may have lost something here.
+    pub fn fence(&self) -> TransactionId {
+        self.fence.load(Ordering::SeqCst)
+    }
+
+    /// Begins to serve in the term that was begun last. `fence` was drawn since: transactions of earlier terms lie below.
+    pub fn serve(&self, fence: Timestamp) {
+        self.fence.store(fence, Ordering::SeqCst);
         self.serving.store(true, Ordering::SeqCst);
     }
 
     /// Serves no more.
     pub fn stop(&self) {
         self.serving.store(false, Ordering::SeqCst);
+        self.lease(None);
+    }
+
+    /// Until when this node can be sure to be the shard's only primary.
+    pub fn lease(&self, until: Option<MonotonicTime>) {
+        let until = until.unwrap_or(MonotonicTime(0));
+        self.lease_until.store(until.0, Ordering::SeqCst);
+    }
+
+    /// Begins (or ends) a frame that is atomic only while the shard has no other copy.
+    pub fn stays_alone(&self, begins: bool) {
+        if begins {
+            self.alone_frames.fetch_add(1, Ordering::SeqCst);
+        } else {
+            self.alone_frames.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Whether nothing under way counts on the shard having no other copy.
+    pub fn may_have_copies(&self) -> bool {
+        self.alone_frames.load(Ordering::SeqCst) == 0
+    }
+
+    /// Whether what was read just now in `term` is the newest there is anywhere.
+    pub fn is_current(&self, term: u64, clock: &dyn Clock) -> bool {
+        let until = self.lease_until.load(Ordering::SeqCst);
+        self.serving() == Some(term) && (until == u64::MAX || clock.monotonic().0 < until)
+    }
+
+    /// Whether the shard must not be used.
+    pub fn is_damaged(&self) -> bool {
+        self.damage.lock().is_some()
+    }
+
+    /// Makes and drops storages.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn change_storage(&self, create: &[StorageId], drop: &[StorageId]) -> Result<(), StorageError> {
+        for storage in create {
+            self.store.ensure_storage(*storage)?;
+        }
+        for storage in drop {
+            self.store.drop_storage(*storage)?;
+        }
+        Ok(())
+    }
+
+    /// Fills an index of `table` with the entries of all rows, in one go. Nothing happens if either was dropped since.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn build_index(&self, table: &TableDescriptor, storage: StorageId) -> Result<(), StorageError> {
+        let Some(index) = table.indexes.iter().find(|index| index.storage == storage) else {
+            return Ok(());
+        };
+        let mut resume = None;
+        loop {
+            let step = self.store.build_index(table.storage, index, usize::MAX, resume);
+            resume = match step {
+                Err(StorageError::UnknownStorage(_)) => return Ok(()),
+                step => step?.resume,
+            };
+            if resume.is_none() {
+                return Ok(());
+            }
+        }
     }
 
     /// Whether a log record must carry the table's descriptor.
@@ -194,20 +279,18 @@ impl Shard {
         &self,
         changes: &[RowChange],
         commit_timestamp: Timestamp,
-        mark: LogMark,
+        position: LogPosition,
         new_tables: &[Arc<StoredTable>],
         system: &[(Bytes, Option<Bytes>)],
     ) -> Result<(), StorageError> {
+        let mut applied = self.applied.lock();
         assert!(
-            mark.position.sequence > self.applied_sequence(),
-            "entries of shard {:#x} are applied in order: {mark:?}",
+            position.sequence > applied.sequence,
+            "entries of shard {:#x} are applied in order: {position:?} after {applied:?}",
             self.id
         );
         let mut system = system.to_vec();
-        system.push((
-            Bytes::from_static(POSITION_KEY),
-            Some(encode_position(mark.position)),
-        ));
+        system.push((Bytes::from_static(POSITION_KEY), Some(encode_position(position))));
         system.extend(
             new_tables
                 .iter()
@@ -215,17 +298,17 @@ impl Shard {
         );
         let result = {
             let _exclusive = self.visibility.write();
-            match self.store.apply(changes, commit_timestamp, mark.lsn, &system) {
+            let sequence = position.sequence;
+            match self.store.apply(changes, commit_timestamp, sequence, &system) {
                 // Dropped before the last restart, while a prepared transaction had written to it.
                 Err(StorageError::UnknownStorage(_)) => {
-                    self.store.replay(changes, commit_timestamp, mark.lsn, &system)
+                    self.store.replay(changes, commit_timestamp, sequence, &system)
                 }
                 result => result,
             }
         };
         if result.is_ok() {
-            let sequence = mark.position.sequence;
-            self.applied_sequence.store(sequence, Ordering::SeqCst);
+            *applied = position;
         }
         if result.is_ok() && !new_tables.is_empty() {
             let mut tables = self.tables.write();
@@ -238,8 +321,19 @@ impl Shard {
     }
 
     /// The last entry of the shard's log that the engine holds.
-    pub fn applied_sequence(&self) -> u64 {
-        self.applied_sequence.load(Ordering::SeqCst)
+    pub fn applied(&self) -> LogPosition {
+        *self.applied.lock()
+    }
+
+    /// The engine holds everything up to `position`, as the entries after [`applied`](Self::applied) change nothing there.
+    ///
+    /// # Errors
+    /// The engine's.
+    pub fn advance_to(&self, position: LogPosition) -> Result<(), StorageError> {
+        if position.sequence > self.applied().sequence {
+            self.apply(&[], 0, position, &[], &[])?;
+        }
+        Ok(())
     }
 
     /// Marks a transaction's writes: from now on readers that may have to see them wait for it.
@@ -337,7 +431,7 @@ fn must_wait(participant: &Participant, snapshot: Timestamp, reader: Transaction
         return false;
     }
     match participant.phase() {
-        Phase::Active | Phase::Preparing | Phase::Ended(_) => false,
+        Phase::Active | Phase::Preparing | Phase::Ended(_) | Phase::Lost => false,
         Phase::Committing => snapshot != 0 && possibly_visible(participant, snapshot),
         Phase::Prepared | Phase::Deciding => snapshot == 0 || possibly_visible(participant, snapshot),
     }

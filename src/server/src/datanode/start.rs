@@ -1,8 +1,8 @@
 //! Opening a Data Node's directory, and its background tasks.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use neorunbase_protocol::message::{ShardId, TransactionId};
 use neorunbase_storage::StorageError;
 use neorunbase_storage::shard::ShardStore;
 use neorunbase_storage::wal::{Lsn, ShardKeys, Wal, WalError, WalOptions};
-use neorunbase_txn::{LockTable, Outcomes, Phase, TimestampSource};
+use neorunbase_txn::{LockTable, Outcomes, TimestampSource};
 use neorunbase_world::World;
 use neorunbase_world::shard_engine::{EngineError, EngineKey, ShardEngine};
 use parking_lot::{Mutex, RwLock};
@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 
 use super::assignment::read_registry;
 use super::program_cache::ProgramCache;
+use super::replication::Replicas;
 use super::shard::{Shard, engine_path};
 use super::{DataNode, DataNodeConfig, PeerDirectory};
 
@@ -26,8 +27,6 @@ const KEYRING_PATH: &str = "keyring";
 const WAL_DIRECTORY: &str = "wal";
 /// Between two rounds of looking after abandoned transactions.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(500);
-/// Between two attempts to reach the timestamp oracle after a restart.
-const FENCE_RETRY: Duration = Duration::from_millis(100);
 
 /// Why a Data Node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +67,14 @@ pub enum StartError {
         /// Where; 0: in the shard's system keyspace.
         lsn: Lsn,
     },
+    /// Entries are missing in a shard's log.
+    #[error("the log of shard {shard:#x} has entry {sequence}, but not the one before it")]
+    Gap {
+        /// The shard.
+        shard: ShardId,
+        /// The entry.
+        sequence: u64,
+    },
     /// Two prepared transactions hold one lock.
     #[error("transaction {transaction} was prepared with a lock that another prepared transaction holds")]
     ConflictingPrepares {
@@ -93,7 +100,7 @@ pub(super) async fn open_engine(
 
 impl DataNode {
     /// Opens the node's directory (creating it if new), replays its log and starts its background tasks. The node
-    /// serves no shard until told to ([`serve_shard`](Self::serve_shard)).
+    /// serves no shard until told to ([`configure`](Self::configure)).
     ///
     /// # Errors
     /// [`StartError`].
@@ -118,7 +125,7 @@ impl DataNode {
             let store = ShardStore::new(open_engine(&world, &keyring, known.shard).await?)?;
             shards.insert(
                 known.shard,
-                Arc::new(Shard::new(known.shard, store, known.epoch)?),
+                Arc::new(Shard::new(known.shard, store, known.begun)?),
             );
         }
         let options = WalOptions {
@@ -128,11 +135,6 @@ impl DataNode {
         };
         let keys: Arc<dyn ShardKeys> = keyring.clone();
         let (wal, recovered) = Wal::open(&world, options, keys).await?;
-        for shard in shards.values() {
-            wal.number_after(shard.id, shard.applied_sequence());
-        }
-        // A node without shards has never held a transaction: there is nothing to fence off.
-        let is_new = shards.is_empty();
         let node = Arc::new_cyclic(|shared| Self {
             keyring,
             wal,
@@ -141,16 +143,22 @@ impl DataNode {
             shards: RwLock::new(shards),
             transactions: Mutex::new(BTreeMap::new()),
             outcomes: Mutex::new(Outcomes::new(config.outcomes_kept)),
-            prepared: Mutex::new(BTreeMap::new()),
+            revived: Mutex::new(BTreeMap::new()),
+            unresolved: Mutex::new(Vec::new()),
+            presumed: Mutex::new(BTreeSet::new()),
+            replicas: Mutex::new(Replicas::default()),
+            unsent: Notify::new(),
+            terms_due: Notify::new(),
+            served: Notify::new(),
+            shippers: Mutex::new(BTreeSet::new()),
+            last_shipped: Mutex::new(BTreeMap::new()),
+            receiving: tokio::sync::Mutex::new(()),
             decisions: Mutex::new(BTreeMap::new()),
             forgettable: Mutex::new(Vec::new()),
             locks: LockTable::new(),
             programs: ProgramCache::new(config.program_cache_entries),
             last_checkpoint: AtomicU64::new(world.clock.monotonic().0),
             checkpointed_below: AtomicU64::new(0),
-            recovered_resolved: AtomicBool::new(is_new),
-            fenced: AtomicBool::new(is_new),
-            fence_raised: Notify::new(),
             failure: OnceLock::new(),
             failed: Notify::new(),
             registry: tokio::sync::Mutex::new(registry),
@@ -160,20 +168,24 @@ impl DataNode {
             world,
             config,
         });
-        node.replay(recovered)?;
-        node.start_tasks(!is_new);
+        node.recover(recovered)?;
+        node.start_tasks();
         Ok(node)
     }
 
-    fn start_tasks(self: &Arc<Self>, restarted: bool) {
-        if restarted {
-            self.start_task("data node fence", Duration::ZERO, |node| async move {
-                node.raise_fence().await
-            });
-        }
+    fn start_tasks(self: &Arc<Self>) {
         self.start_task("data node sweep", SWEEP_INTERVAL, |node| async move {
-            node.resolve_recovered().await;
+            node.resolve_revived().await;
             node.sweep().await;
+            true
+        });
+        self.start_task("data node terms", Duration::ZERO, |node| async move {
+            node.begin_terms_forever().await;
+            true
+        });
+        let interval = self.config.replication.in_sync_interval;
+        self.start_task("data node in-sync sets", interval, |node| async move {
+            node.change_in_sync_sets().await;
             true
         });
         self.start_task(
@@ -216,38 +228,10 @@ impl DataNode {
             .push(self.world.spawner.spawn(name, Box::pin(task)));
     }
 
-    /// Draws the timestamp before which unknown transactions may have lost state here. Returns whether to go on.
-    async fn raise_fence(&self) -> bool {
-        match self.timestamps.next().await {
-            Ok(now) => {
-                self.outcomes.lock().raise_fence(now);
-                self.fenced.store(true, Ordering::SeqCst);
-                self.fence_raised.notify_waiters();
-                false
-            }
-            Err(error) => {
-                tracing::debug!(%error, "cannot fence off transactions from before the restart yet");
-                self.world.clock.sleep(FENCE_RETRY).await;
-                true
-            }
-        }
-    }
-
     /// Asks after transactions that were found prepared, without waiting for them to look abandoned.
-    async fn resolve_recovered(&self) {
-        // Until the oracle answers, the shard map is unlikely to be known either.
-        if !self.fenced.load(Ordering::SeqCst) || self.recovered_resolved.swap(true, Ordering::SeqCst) {
-            return;
-        }
-        let prepared: Vec<_> = {
-            let transactions = self.transactions.lock();
-            transactions
-                .values()
-                .filter(|one| one.phase() == Phase::Prepared)
-                .cloned()
-                .collect()
-        };
-        for participant in prepared {
+    async fn resolve_revived(&self) {
+        let unresolved = std::mem::take(&mut *self.unresolved.lock());
+        for participant in unresolved {
             self.resolve_quietly(&participant).await;
         }
     }

@@ -15,8 +15,6 @@ pub(super) struct Found {
     pub recovered: Recovered,
     pub segments: Vec<SegmentInfo>,
     pub next_lsn: Lsn,
-    /// The last sequence of each shard.
-    pub sequences: BTreeMap<u64, u64>,
 }
 
 /// Reads all segments; cuts a torn tail and removes an empty last segment, durably.
@@ -78,12 +76,7 @@ pub(super) async fn recover(
             bytes: kept as u64,
         });
     }
-    let mut sequences = BTreeMap::new();
-    for record in reader.recovered.frames.iter().flat_map(|frame| &frame.records) {
-        sequences.insert(record.shard, record.sequence);
-    }
     Ok(Found {
-        sequences,
         recovered: reader.recovered,
         segments,
         next_lsn: reader.expected,

@@ -53,14 +53,23 @@ pub(super) struct Writer {
     next_lsn: Lsn,
     /// The last LSN known to be durable.
     synced: Lsn,
-    /// Of shards with frames beyond that: the last sequence before those.
-    unsynced_sequences: BTreeMap<u64, u64>,
+    /// The last record of each shard.
+    last: BTreeMap<u64, LastRecord>,
+    /// Of shards with frames beyond `synced`: what `last` was before those.
+    last_synced: BTreeMap<u64, Option<LastRecord>>,
     ciphers: SegmentCiphers,
     /// Where each segment's salt comes from.
     salts: Salts,
     /// The disk was full: frames were cut from the segment, and the next frame begins another one. Its LSN was given
     /// before, and must not be sealed under the same key again.
     must_begin_segment: bool,
+}
+
+/// The place of a shard's last record in the shard's log.
+#[derive(Clone, Copy, Debug)]
+struct LastRecord {
+    term: u64,
+    sequence: u64,
 }
 
 /// Derives another salt for every segment, also for one that begins with the same LSN as one before.
@@ -100,7 +109,8 @@ impl Writer {
             pending: Vec::new(),
             next_lsn,
             synced: next_lsn - 1,
-            unsynced_sequences: BTreeMap::new(),
+            last: BTreeMap::new(),
+            last_synced: BTreeMap::new(),
             ciphers,
             salts,
             must_begin_segment: false,
@@ -147,8 +157,9 @@ impl Writer {
             }
             let mut applied = Vec::with_capacity(batch.len());
             let mut refused = Vec::new();
+            let mut superseded = Vec::new();
             let mut lsn = first_lsn;
-            let mut sequences = numbers.drain(..);
+            let mut numbers = numbers.drain(..);
             for (mut request, records) in batch.drain(..).zip(frames.drain(..)) {
                 let is_barrier = records.is_empty();
                 if failure.is_some() || !refused.is_empty() || (!is_barrier && lsn >= durable_below) {
@@ -156,7 +167,14 @@ impl Writer {
                     refused.push(request);
                     continue;
                 }
-                let sequences = sequences.next().unwrap_or_default();
+                let sequences = match numbers.next() {
+                    Some(Err(error)) => {
+                        superseded.push((error, request.done));
+                        continue;
+                    }
+                    Some(Ok(sequences)) => sequences,
+                    None => Vec::new(),
+                };
                 (request.append.apply)(&Logged { lsn, sequences });
                 applied.push((lsn, request.done));
                 lsn += u64::from(!is_barrier);
@@ -164,6 +182,9 @@ impl Writer {
             for (lsn, done) in applied {
                 // The caller may be gone; the frame is durable and applied all the same.
                 let _ = done.send(Ok(lsn));
+            }
+            for (error, done) in superseded {
+                let _ = done.send(Err(Refusal::Failed(error)));
             }
             let Err(error) = outcome else { continue };
             if failure.is_none() {
@@ -192,16 +213,16 @@ impl Writer {
     }
 
     /// Makes all of `frames` durable (one without records is a barrier, and is not written); `numbers` gets the sequences
-    /// of each frame's records. After [`WalError::DiskFull`] that is true of what is below `next_lsn`, and the log holds
+    /// of each frame's records, or why the frame is not written. After [`WalError::DiskFull`] that is true of what is below `next_lsn`, and the log holds
     /// nothing of the rest.
     async fn write(
         &mut self,
         frames: &[Vec<(WalRecord, DataKey)>],
-        numbers: &mut Vec<Vec<u64>>,
+        numbers: &mut Vec<Result<Vec<u64>, WalError>>,
     ) -> Result<(), WalError> {
         for records in frames {
             if records.is_empty() {
-                numbers.push(Vec::new());
+                numbers.push(Ok(Vec::new()));
                 continue;
             }
             let filled = self.written + self.pending.len() as u64;
@@ -211,7 +232,13 @@ impl Writer {
                 self.begin_segment().await?;
             }
             let lsn = self.next_lsn;
-            let sequences = self.number(records);
+            let sequences = match self.number(records) {
+                Ok(sequences) => sequences,
+                Err(error) => {
+                    numbers.push(Err(error));
+                    continue;
+                }
+            };
             frame::encode(
                 &mut self.pending,
                 &mut self.ciphers,
@@ -220,24 +247,36 @@ impl Writer {
                 records,
                 &sequences,
             );
-            numbers.push(sequences);
+            numbers.push(Ok(sequences));
             self.next_lsn += 1;
         }
         self.sync_pending().await
     }
 
-    fn number(&mut self, records: &[(WalRecord, DataKey)]) -> Vec<u64> {
-        let mut sequences = self.state.sequences.lock();
-        let number = |(record, _): &(WalRecord, DataKey)| {
-            let last = sequences.entry(record.shard).or_default();
-            self.unsynced_sequences.entry(record.shard).or_insert(*last);
-            *last = match record.sequence {
-                0 => *last + 1,
-                sequence => sequence,
-            };
-            *last
+    /// The sequences of a frame's records.
+    fn number(&mut self, records: &[(WalRecord, DataKey)]) -> Result<Vec<u64>, WalError> {
+        let is_over = |record: &&WalRecord| {
+            let last = self.last.get(&record.shard);
+            record.sequence == 0 && last.is_none_or(|last| last.term != record.term)
         };
-        records.iter().map(number).collect()
+        if let Some(WalRecord { shard, term, .. }) = records.iter().map(|(record, _)| record).find(is_over) {
+            return Err(WalError::TermOver {
+                shard: *shard,
+                term: *term,
+            });
+        }
+        let number = |(record, _): &(WalRecord, DataKey)| {
+            let before = self.last.get(&record.shard).copied();
+            self.last_synced.entry(record.shard).or_insert(before);
+            let sequence = match (record.sequence, before) {
+                (0, Some(last)) => last.sequence + 1,
+                (sequence, _) => sequence,
+            };
+            let term = record.term;
+            self.last.insert(record.shard, LastRecord { term, sequence });
+            sequence
+        };
+        Ok(records.iter().map(number).collect())
     }
 
     async fn sync_pending(&mut self) -> Result<(), WalError> {
@@ -262,7 +301,7 @@ impl Writer {
             }
         }
         self.synced = self.next_lsn - 1;
-        self.unsynced_sequences.clear();
+        self.last_synced.clear();
         self.state.next_lsn.store(self.next_lsn, Ordering::Release);
         Ok(())
     }
@@ -276,7 +315,12 @@ impl Writer {
             self.file.sync().await.map_err(failed)?;
         }
         self.next_lsn = self.synced + 1;
-        self.state.sequences.lock().append(&mut self.unsynced_sequences);
+        for (shard, last) in std::mem::take(&mut self.last_synced) {
+            match last {
+                Some(last) => self.last.insert(shard, last),
+                None => self.last.remove(&shard),
+            };
+        }
         self.must_begin_segment = true;
         Ok(())
     }

@@ -1,0 +1,200 @@
+//! The outcome of a prepared transaction: decided on its anchor, then carried out everywhere.
+
+use std::sync::Arc;
+
+use neorunbase_protocol::message::{ShardId, Timestamp, TransactionId};
+use neorunbase_storage::wal::WalRecord;
+use neorunbase_txn::{Outcome, Phase};
+use neorunbase_world::fault::planted;
+use prost::Message;
+
+use super::commit::{Part, timestamp_of, wal_record};
+use super::decisions::KeptDecision;
+use super::failure::Failure;
+use super::log_record::{DecisionValue, LogEntry, OutcomeRecord};
+use super::replication::{Committed, LoggedStep, Room};
+use super::shard::decision_key;
+use super::together::Together;
+use super::{DataNode, Participant};
+
+/// An outcome on its way into the log.
+pub(super) struct OutcomeStep {
+    participant: Arc<Participant>,
+    parts: Vec<Part>,
+    outcome: Outcome,
+    /// The anchor, if its record is the decision.
+    decides: Option<ShardId>,
+    /// Whether the transaction has ended here with this frame.
+    is_last: bool,
+    _together: Option<Together>,
+}
+
+impl OutcomeStep {
+    /// Some of it is another primary's now. Nothing left: the rest is done.
+    fn strip(&self, node: &DataNode, shard: ShardId) -> bool {
+        let Ok(shard) = node.open_shard(shard) else {
+            return false;
+        };
+        node.strip(&self.participant, &shard)
+    }
+
+    /// The decision did not come about here.
+    fn reopen(&self, node: &DataNode, nothing_left: bool) {
+        if self.participant.phase() != Phase::Deciding {
+            return;
+        }
+        if nothing_left {
+            node.lose(&self.participant);
+        } else {
+            self.participant.reopen();
+        }
+    }
+}
+
+impl LoggedStep for OutcomeStep {
+    fn committed(self: Box<Self>, node: &DataNode, committed: &mut Committed<'_>) {
+        let transaction = self.participant.id();
+        let commit_timestamp = timestamp_of(self.outcome);
+        let participation = self.participant.participation();
+        committed.forget_prepares(transaction);
+        let kept = DecisionValue {
+            commit_timestamp,
+            participants: participation.participants.clone(),
+        };
+        let decision = |shard| {
+            let is_decision = self.decides == Some(shard);
+            is_decision.then(|| (decision_key(transaction), Some(kept.encode_to_vec().into())))
+        };
+        if !node.apply_parts(&self.parts, commit_timestamp, committed, decision) {
+            return;
+        }
+        if let Some(anchor) = self.decides {
+            let participants = participation.participants.clone();
+            let decision = KeptDecision::new(anchor, participants, commit_timestamp, node);
+            node.keep_decision(transaction, decision);
+        }
+        if self.is_last {
+            node.settle(&self.participant, self.outcome, None);
+        }
+    }
+
+    fn refused(self: Box<Self>, node: &DataNode) {
+        let mut nothing_left = false;
+        for part in &self.parts {
+            if part.shard.serving() != Some(part.term) {
+                nothing_left = self.strip(node, part.shard.id);
+            }
+        }
+        self.reopen(node, nothing_left);
+    }
+
+    fn voided(&mut self, node: &DataNode, shard: ShardId) {
+        let nothing_left = self.strip(node, shard);
+        if self.decides == Some(shard) {
+            self.reopen(node, nothing_left);
+        } else if nothing_left && self.participant.phase() == Phase::Deciding {
+            // How it ends was decided before.
+            node.settle(&self.participant, self.outcome, None);
+        }
+    }
+}
+
+impl DataNode {
+    /// Logs and applies the outcome of a transaction that a request moved to `Deciding`. On the anchor this is the decision
+    /// itself: no other shard may know it before it is committed there.
+    pub(super) async fn write_outcome(
+        &self,
+        participant: &Arc<Participant>,
+        outcome: Outcome,
+    ) -> Result<(), Failure> {
+        let commit_timestamp = timestamp_of(outcome);
+        let participation = participant.participation();
+        let anchor = participation.decides.then_some(participation.anchor);
+        if commit_timestamp != 0 {
+            participant.set_commit_timestamp(commit_timestamp);
+            participant.wake();
+        }
+        let mut parts: Vec<Part> = self
+            .parts(participant)?
+            .into_iter()
+            .map(|(part, _)| part)
+            .collect();
+        if let Some(anchor) = anchor
+            && !parts.iter().any(|part| part.shard.id == anchor)
+        {
+            parts.push(Part::empty(self.open_shard(anchor)?));
+        }
+        if planted("commit-one-shard") && anchor.is_none() && commit_timestamp != 0 {
+            parts.retain(|part| part.shard.id % 2 == 0);
+        }
+        let records = outcome_records(
+            &parts,
+            participant.id(),
+            commit_timestamp,
+            anchor,
+            &participation.participants,
+        );
+        let step = |parts, decides, is_last, together| OutcomeStep {
+            participant: participant.clone(),
+            parts,
+            outcome,
+            decides,
+            is_last,
+            _together: together,
+        };
+        if records.is_empty() {
+            // Nothing of it is here (a planted bug may have seen to that).
+            self.settle(participant, outcome, None);
+            return Ok(());
+        }
+        let together = anchor.and_then(|_| self.count_on_being_alone(&records));
+        let is_one_frame = anchor.is_none() || parts.len() == 1 || together.is_some();
+        if is_one_frame {
+            let step = step(parts, anchor, true, together);
+            return self.log(records, Box::new(step), Room::OrWait).await;
+        }
+        let is_anchor = |shard: ShardId| anchor == Some(shard);
+        let (decision, others): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| is_anchor(record.shard));
+        let (anchor_part, other_parts): (Vec<_>, Vec<_>) =
+            parts.into_iter().partition(|part| is_anchor(part.shard.id));
+        let first = step(anchor_part, anchor, false, None);
+        self.log(decision, Box::new(first), Room::OrWait).await?;
+        let node = self.shared()?;
+        let second = step(other_parts, None, true, None);
+        let rest = async move {
+            // Nobody but the other shards waits for it, and they ask the anchor if it fails.
+            if let Err(failure) = node.log(others, Box::new(second), Room::OrWait).await {
+                tracing::debug!(?failure, "an outcome was left to other primaries");
+            }
+        };
+        self.world
+            .spawner
+            .spawn("outcome on further shards", Box::pin(rest));
+        Ok(())
+    }
+}
+
+fn outcome_records(
+    parts: &[Part],
+    transaction: TransactionId,
+    commit_timestamp: Timestamp,
+    anchor: Option<ShardId>,
+    participants: &[ShardId],
+) -> Vec<WalRecord> {
+    let record_of = |part: &Part| {
+        let decision = anchor == Some(part.shard.id);
+        let record = OutcomeRecord {
+            transaction,
+            commit_timestamp,
+            decision,
+            participants: if decision {
+                participants.to_vec()
+            } else {
+                Vec::new()
+            },
+        };
+        wal_record(&part.shard, LogEntry::Outcome(record))
+    };
+    parts.iter().map(record_of).collect()
+}
