@@ -57,18 +57,25 @@ fn run<F: Future>(future: F) -> F::Output {
         .block_on(future)
 }
 
-fn records(number: u64, shards: u64, bytes: usize) -> Vec<WalRecord> {
+fn records(number: u64, term: u64, shards: u64, bytes: usize) -> Vec<WalRecord> {
     let mut payload = number.to_le_bytes().to_vec();
     payload.resize(8 + bytes, number as u8);
     let payload = Bytes::from(payload);
     (0..shards)
         .map(|shard| WalRecord {
             shard,
-            term: number,
+            term,
             sequence: 0,
             payload: payload.clone(),
         })
         .collect()
+}
+
+/// A frame that begins a term.
+fn began(term: u64) -> Vec<WalRecord> {
+    let mut records = records(term, term, 1, 1);
+    records[0].sequence = 1;
+    records
 }
 
 fn number_of(frame: &Frame) -> u64 {
@@ -98,6 +105,9 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
+/// How many shards there are.
+const SHARDS: u64 = 4;
+
 struct Model {
     appended: BTreeMap<u64, Vec<WalRecord>>,
     /// What each LSN held when it was acknowledged or recovered.
@@ -105,6 +115,8 @@ struct Model {
     truncated_below: u64,
     /// The sequences of each shard's records that were acknowledged or recovered.
     sequences: BTreeMap<(u64, u64), u64>,
+    term: u64,
+    next_number: u64,
 }
 
 impl Model {
@@ -126,13 +138,53 @@ impl Model {
         }
     }
 
-    /// The last sequence of each shard, as the engines would know it.
-    fn last_sequences(&self) -> BTreeMap<u64, u64> {
+    /// A frame that begins another term of each shard, and goes on counting where the log ends.
+    fn next_term(&mut self) -> (u64, Vec<WalRecord>) {
+        self.term += 1;
         let mut last = BTreeMap::new();
         for ((_, shard), sequence) in &self.sequences {
             last.insert(*shard, *sequence);
         }
-        last
+        let (number, mut records) = self.next_records(SHARDS, 0);
+        for record in &mut records {
+            record.sequence = last.get(&record.shard).unwrap_or(&0) + 1;
+        }
+        (number, records)
+    }
+
+    fn next_records(&mut self, shards: u64, bytes: usize) -> (u64, Vec<WalRecord>) {
+        let number = self.next_number;
+        self.next_number += 1;
+        let records = records(number, self.term, shards, bytes);
+        self.appended.insert(number, records.clone());
+        (number, records)
+    }
+
+    /// Appends all of `frames` at once, and takes note of those that are acknowledged.
+    async fn append(&mut self, wal: &Arc<Wal>, frames: Vec<(u64, Vec<WalRecord>)>) {
+        let applied = Arc::new(Mutex::new(Vec::new()));
+        let appends = frames.into_iter().map(|(number, records)| {
+            let (wal, applied) = (wal.clone(), applied.clone());
+            async move {
+                let apply = Box::new(move |logged: &Logged| applied.lock().push((logged.clone(), number)));
+                (number, wal.append(records, apply).await)
+            }
+        });
+        let outcomes = futures::future::join_all(appends).await;
+        let mut lsns = Vec::new();
+        for (logged, number) in applied.lock().iter() {
+            lsns.push((logged.lsn, *number));
+            for (shard, sequence) in logged.sequences.iter().enumerate() {
+                self.sequences.insert((logged.lsn, shard as u64), *sequence);
+            }
+        }
+        assert!(lsns.is_sorted());
+        let acknowledged: Vec<(u64, u64)> = outcomes
+            .into_iter()
+            .filter_map(|(number, outcome)| Some((outcome.ok()?, number)))
+            .collect();
+        assert_eq!(acknowledged, lsns);
+        self.durable.extend(acknowledged);
     }
 
     fn check(&mut self, recovered: &Recovered) {
@@ -151,7 +203,9 @@ impl Model {
         for frame in &recovered.frames {
             let mut records = frame.records.clone();
             records.iter_mut().for_each(|record| record.sequence = 0);
-            assert_eq!(records, self.appended[&number_of(frame)], "frame {}", frame.lsn);
+            let mut appended = self.appended[&number_of(frame)].clone();
+            appended.iter_mut().for_each(|record| record.sequence = 0);
+            assert_eq!(records, appended, "frame {}", frame.lsn);
         }
         let mut numbers: Vec<u64> = found.values().copied().collect();
         assert!(numbers.is_sorted(), "{numbers:?}");
@@ -169,42 +223,17 @@ async fn check_steps(steps: Vec<Step>, seed: u64) {
         durable: BTreeMap::new(),
         truncated_below: 0,
         sequences: BTreeMap::new(),
+        term: 0,
+        next_number: 1,
     };
     let (mut wal, _) = open(&disk, &entropy).await.unwrap();
-    let mut next_number = 1;
+    let begin = model.next_term();
+    model.append(&wal, vec![begin]).await;
     for step in steps.into_iter().chain([Step::Crash]) {
         match step {
             Step::Append(count, shards, bytes) => {
-                let applied = Arc::new(Mutex::new(Vec::new()));
-                let mut appends = Vec::new();
-                for _ in 0..count {
-                    let number = next_number;
-                    next_number += 1;
-                    let records = records(number, shards, bytes);
-                    model.appended.insert(number, records.clone());
-                    let (wal, applied) = (wal.clone(), applied.clone());
-                    appends.push(async move {
-                        let apply =
-                            Box::new(move |logged: &Logged| applied.lock().push((logged.clone(), number)));
-                        (number, wal.append(records, apply).await)
-                    });
-                }
-                let outcomes = futures::future::join_all(appends).await;
-                let mut lsns = Vec::new();
-                for (logged, number) in applied.lock().iter() {
-                    lsns.push((logged.lsn, *number));
-                    for (shard, sequence) in logged.sequences.iter().enumerate() {
-                        model.sequences.insert((logged.lsn, shard as u64), *sequence);
-                    }
-                }
-                let applied = lsns;
-                assert!(applied.is_sorted());
-                let acknowledged: Vec<(u64, u64)> = outcomes
-                    .into_iter()
-                    .filter_map(|(number, outcome)| Some((outcome.ok()?, number)))
-                    .collect();
-                assert_eq!(acknowledged, applied);
-                model.durable.extend(acknowledged);
+                let frames = (0..count).map(|_| model.next_records(shards, bytes)).collect();
+                model.append(&wal, frames).await;
             }
             Step::Truncate(share) => {
                 let last = model.durable.keys().last().copied().unwrap_or(0);
@@ -225,9 +254,6 @@ async fn check_steps(steps: Vec<Step>, seed: u64) {
                     match open(&disk, &entropy).await {
                         Ok((wal, recovered)) => {
                             model.check(&recovered);
-                            for (shard, sequence) in model.last_sequences() {
-                                wal.number_after(shard, sequence);
-                            }
                             break wal;
                         }
                         // The power failed during recovery.
@@ -242,6 +268,8 @@ async fn check_steps(steps: Vec<Step>, seed: u64) {
                     bytes
                 };
                 assert_eq!(wal.bytes(), on_disk);
+                let begin = model.next_term();
+                model.append(&wal, vec![begin]).await;
             }
         }
     }
@@ -263,9 +291,9 @@ proptest! {
 async fn filled(disk: &CrashDisk, entropy: &SeededEntropy, frames: u64) -> String {
     let (wal, _) = open(disk, entropy).await.unwrap();
     for number in 1..=frames {
-        wal.append(records(number, 2, 20), Box::new(|_| {}))
-            .await
-            .unwrap();
+        let mut records = records(number, 1, 2, 20);
+        records.iter_mut().for_each(|record| record.sequence = number);
+        wal.append(records, Box::new(|_| {})).await.unwrap();
     }
     "wal/00000000000000000001.wal".to_owned()
 }
@@ -282,7 +310,7 @@ fn damage_to_one_record_hurts_its_shard_only() {
         });
         let (_, recovered) = open(&disk, &entropy).await.unwrap();
         assert_eq!(recovered.frames.len(), 5);
-        let mut expected = records(3, 1, 20);
+        let mut expected = records(3, 1, 1, 20);
         expected[0].sequence = 3;
         assert_eq!(recovered.frames[2].records, expected);
         assert_eq!(recovered.corrupt.len(), 1);
@@ -378,15 +406,15 @@ fn a_failed_sync_poisons_the_log() {
         disk.fail_after(1);
         let never = || -> Apply { Box::new(|_| panic!("applied what is not durable")) };
         assert!(matches!(
-            wal.append(records(1, 1, 1), never()).await,
+            wal.append(began(1), never()).await,
             Err(WalError::Failed(_))
         ));
         disk.fail_after(1000);
         assert!(matches!(
-            wal.append(records(2, 1, 1), never()).await,
+            wal.append(began(2), never()).await,
             Err(WalError::Failed(_))
         ));
-        let huge = wal.append(records(3, 1, 200_000), never()).await;
+        let huge = wal.append(records(3, 1, 1, 200_000), never()).await;
         assert!(matches!(huge, Err(WalError::FrameTooLarge { .. })));
     });
 }
@@ -426,5 +454,38 @@ fn a_keyring_survives_and_knows_its_master_key() {
             .await
             .unwrap_err();
         assert!(matches!(error, KeyError::Damaged { .. }));
+    });
+}
+
+#[test]
+fn records_of_a_term_that_is_over_are_refused_and_those_around_them_are_not() {
+    run(async {
+        let (disk, entropy) = (CrashDisk::default(), SeededEntropy::new(6));
+        let (wal, _) = open(&disk, &entropy).await.unwrap();
+        let quiet = || Box::new(|_: &Logged| {});
+        let never = || Box::new(|_: &Logged| panic!("this frame is not to be written"));
+        let refused =
+            |outcome: Result<u64, WalError>| matches!(outcome, Err(WalError::TermOver { shard: 0, .. }));
+        assert!(
+            refused(wal.append(records(1, 1, 1, 1), never()).await),
+            "no term has begun"
+        );
+        wal.append(began(3), quiet()).await.unwrap();
+        let outcomes = futures::future::join_all([
+            wal.append(records(10, 3, 1, 1), quiet()),
+            wal.append(records(11, 2, 1, 1), never()),
+            wal.append(records(12, 3, 1, 1), quiet()),
+        ]);
+        let [before, old, after] = outcomes.await.try_into().unwrap();
+        assert_eq!((before.unwrap(), after.unwrap()), (2, 3));
+        assert!(refused(old));
+        drop(wal);
+        let (_, recovered) = open(&disk, &entropy).await.unwrap();
+        let found: Vec<_> = recovered
+            .frames
+            .iter()
+            .map(|frame| frame.records[0].sequence)
+            .collect();
+        assert_eq!(found, [1, 2, 3]);
     });
 }

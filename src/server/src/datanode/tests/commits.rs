@@ -155,15 +155,32 @@ async fn repeated_requests_get_the_first_answer() {
 }
 
 #[tokio::test]
-async fn only_the_current_epoch_is_served() {
-    let node = TestNode::single().await;
-    node.node().serve_shard(SHARD, 5).await.unwrap();
-    let error = node.insert(&node.autocommit(), &[(1, 10)]).await.unwrap_err();
+async fn only_the_current_term_is_served() {
+    let mut node = TestNode::single().await;
+    let writer = node.begin();
+    node.insert(&writer, &[(1, 10)]).await.unwrap();
+    let before = node.configuration();
+    node.term = 5;
+    node.configure(node.configuration()).await;
+    node.serves(5).await;
+    // What it wrote in the earlier term is lost.
+    let error = node.insert(&writer, &[(2, 20)]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownTransaction);
+    let error = node.commit(&writer).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnknownTransaction);
+    node.insert(&node.autocommit(), &[(1, 11)]).await.unwrap();
+    // An old configuration changes nothing.
+    node.configure(before).await;
+    assert_eq!(node.node().served_shards(), [(SHARD, 5)]);
+    let elsewhere = Configuration {
+        epoch: 6,
+        term: 6,
+        ..Configuration::new(vec!["another".to_owned()])
+    };
+    node.configure(elsewhere).await;
+    assert_eq!(node.node().served_shards(), []);
+    let error = node.insert(&node.autocommit(), &[(3, 30)]).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StaleEpoch);
-    assert!(node.node().serve_shard(SHARD, 4).await.is_err());
-    assert!(node.node().serve_shard(OTHER_SHARD, 1).await.is_ok());
-    node.node().stop_serving(SHARD);
-    assert_eq!(node.node().served_shards(), [(OTHER_SHARD, 1)]);
 }
 
 #[tokio::test]

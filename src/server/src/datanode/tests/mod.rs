@@ -25,6 +25,7 @@ use neorunbase_expression::{Expression, Function, ScanProgram, WriteProgram};
 use neorunbase_kms::MasterKey;
 use neorunbase_protocol::message::*;
 use neorunbase_protocol::{CallError, Channel, RequestHandler};
+use neorunbase_replication::Configuration;
 use neorunbase_storage::descriptor::{IndexDescriptor, KeyColumn, TableDescriptor};
 use neorunbase_storage::key::encode_key;
 use neorunbase_storage::memory_engine::MemoryEngineFactory;
@@ -155,7 +156,14 @@ impl Channel for Direct {
 impl PeerDirectory for Peers {
     async fn channel_for_shard(&self, shard: ShardId) -> Option<(Arc<dyn Channel>, ShardRef)> {
         let node = self.0.lock().get(&shard)?.clone();
-        Some((Arc::new(Direct(node)), ShardRef { shard, epoch: 1 }))
+        let epoch = node.open_shard(shard).ok()?.serving()?;
+        Some((Arc::new(Direct(node)), ShardRef { shard, epoch }))
+    }
+
+    async fn channel_to(&self, name: &str) -> Option<Arc<dyn Channel>> {
+        let nodes = self.0.lock();
+        let node = nodes.values().find(|node| node.name() == name)?.clone();
+        Some(Arc::new(Direct(node)))
     }
 }
 
@@ -170,6 +178,8 @@ struct Cluster {
 struct TestNode {
     cluster: Cluster,
     shard: ShardId,
+    /// The last term that the node was asked to begin.
+    term: u64,
     disk: CrashDisk,
     engines: MemoryEngineFactory,
     spawner: Arc<TestSpawner>,
@@ -194,6 +204,7 @@ impl TestNode {
         let mut node = Self {
             cluster: cluster.clone(),
             shard,
+            term: 0,
             disk: CrashDisk::default(),
             engines: MemoryEngineFactory::new(),
             spawner: Arc::default(),
@@ -237,13 +248,32 @@ impl TestNode {
         )
         .await
         .unwrap();
-        node.serve_shard(self.shard, 1).await.unwrap();
         cluster.peers.0.lock().insert(self.shard, node.clone());
-        // Transactions that begin before the fence is known fail, as those from before the restart do.
-        while !node.fenced.load(Ordering::SeqCst) {
-            tokio::task::yield_now().await;
-        }
         self.node = Some(node);
+        self.term += 1;
+        self.configure(self.configuration()).await;
+        self.serves(self.term).await;
+    }
+
+    /// This node alone holds the shard.
+    fn configuration(&self) -> Configuration {
+        Configuration {
+            epoch: self.term,
+            term: self.term,
+            ..Configuration::new(vec!["test".to_owned()])
+        }
+    }
+
+    async fn configure(&self, configuration: Configuration) {
+        let map = BTreeMap::from([(self.shard, configuration)]);
+        self.node().configure(&map).await.unwrap();
+    }
+
+    /// Returns when the shard is served in `term`.
+    async fn serves(&self, term: u64) {
+        while self.node().open_shard(self.shard).unwrap().serving() != Some(term) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Power fails. Nothing of the node runs on.
@@ -267,7 +297,7 @@ impl TestNode {
     fn reference(&self) -> ShardRef {
         ShardRef {
             shard: self.shard,
-            epoch: 1,
+            epoch: self.term,
         }
     }
 

@@ -10,6 +10,13 @@ async fn pair() -> (TestNode, TestNode) {
     )
 }
 
+impl TestNode {
+    /// Undecided transactions in the log of the shard.
+    fn prepared(&self) -> usize {
+        self.node().replicas.lock().shards[&self.shard].prepared.len()
+    }
+}
+
 /// A transaction with a write on each node, prepared on both.
 async fn prepared(anchor: &TestNode, other: &TestNode) -> TestTransaction {
     let transaction = anchor.begin();
@@ -70,7 +77,7 @@ async fn a_restarted_participant_learns_the_commit() {
     let transaction = prepared(&anchor, &other).await;
     other.crash().await;
     other.boot().await;
-    assert_eq!(other.node().prepared.lock().len(), 1);
+    assert_eq!(other.prepared(), 1);
     // Its locks are back.
     let intruder = TestTransaction {
         lock_timeout_ms: 20,
@@ -85,7 +92,7 @@ async fn a_restarted_participant_learns_the_commit() {
     anchor.decide(&transaction, timestamp).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(other.peek(2).await, Some(20));
-    assert_eq!(other.node().prepared.lock().len(), 0);
+    assert_eq!(other.prepared(), 0);
     assert_eq!(other.node().locks.locked_keys(), 0);
     other.crash().await;
     other.boot().await;
