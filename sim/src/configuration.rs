@@ -27,6 +27,8 @@ pub struct Configuration {
     pub data_nodes: u32,
     /// SHARDS of each table.
     pub shards: u32,
+    /// REPLICAS of each table.
+    pub replicas: u32,
     /// Clients of each workload.
     pub clients: u32,
     /// The longest pause between two operations of a client, in milliseconds.
@@ -111,6 +113,7 @@ impl Configuration {
             length_ms,
             data_nodes,
             shards: pick(&mut random, &[1, 2, 3, 4, 6, 8, 12]),
+            replicas: pick(&mut random, &[1, 2, 2, 3]),
             clients: pick(&mut random, &[2, 3, 5]),
             pause_ms: pick(&mut random, &[5, 20, 50, 150]),
             call_deadline_ms: pick(&mut random, &[3_000, 6_000, 10_000]),

@@ -86,7 +86,7 @@ pub async fn coordinator(world: World, name: &str, configuration: &Configuration
         internal_address: format!("{name}:{INTERNAL_PORT}"),
         session_timeout: Duration::from_millis(configuration.session_timeout_ms),
         shards_default: configuration.shards,
-        replicas_default: 1,
+        replicas_default: configuration.replicas,
         admin_password: Some(PASSWORD.to_owned()),
         max_connections: 200,
     };

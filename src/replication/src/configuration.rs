@@ -75,4 +75,26 @@ impl Configuration {
         next.in_sync.push(node.to_owned());
         Some(next)
     }
+
+    /// With another replica, which has nothing yet.
+    pub fn with_replica(&self, node: &str) -> Option<Self> {
+        if self.replicas.iter().any(|replica| replica == node) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.replicas.push(node.to_owned());
+        Some(next)
+    }
+
+    /// Without a replica that is not in sync.
+    pub fn without_replica(&self, node: &str) -> Option<Self> {
+        if self.is_in_sync(node) || !self.replicas.iter().any(|replica| replica == node) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.replicas.retain(|replica| replica != node);
+        Some(next)
+    }
 }

@@ -4,22 +4,25 @@
 //! shard is therefore a versioned set of that shard's znode, read by the same Controller; the loser of a race
 //! reads again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use neorunbase_coordination::{Election, MemberList};
-use neorunbase_protocol::message::shard_id;
-use neorunbase_world::World;
+use neorunbase_protocol::message::{ShardId, shard_id};
+use neorunbase_replication::Configuration;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::{CoordinationError, CreateMode, ensure_path};
+use neorunbase_world::{Coordination, MonotonicTime, World};
 use serde::{Deserialize, Serialize};
 
 use super::paths;
-use super::shard_map::{ShardMap, announce_change, read_shard_map};
-use neorunbase_replication::Configuration;
+use super::placement::{Load, Nodes, first_configuration, next_change};
+use super::shard_map::{ShardMap, announce_change, change_shard, read_shard_map};
 
 /// How often the Controller looks even if nobody told it to.
-const ROUND_INTERVAL: Duration = Duration::from_secs(2);
+const ROUND_INTERVAL: Duration = Duration::from_secs(1);
+/// A node that is away for longer is taken to have lost its copies.
+const GRACE_PERIOD: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a shard group's znode asks for.
@@ -76,6 +79,7 @@ async fn assign_forever(world: &World) {
         }
     };
     let members = data_nodes.members();
+    let mut attendance = Attendance::default();
     loop {
         let mut groups_changed = None;
         let result = async {
@@ -87,8 +91,8 @@ async fn assign_forever(world: &World) {
                 other => other?,
             };
             groups_changed = Some(watch);
-            let alive: Vec<String> = members.borrow().keys().cloned().collect();
-            assign_once(world, &alive).await
+            let alive = members.borrow().keys().cloned().collect();
+            place_shards(world, alive, &mut attendance).await
         };
         if let Err(error) = result.await {
             tracing::debug!(%error, "shard assignment is tried again");
@@ -108,10 +112,40 @@ async fn assign_forever(world: &World) {
     }
 }
 
-/// Gives every shard that a group asks for a primary. A shard that has one keeps it: its data are there.
-async fn assign_once(world: &World, alive: &[String]) -> Result<(), CoordinationError> {
+/// Which Data Nodes were seen, and when.
+#[derive(Default)]
+struct Attendance(BTreeMap<String, MonotonicTime>);
+
+impl Attendance {
+    /// The nodes as they are now, `alive` of them registered.
+    fn look(&mut self, alive: BTreeSet<String>, map: &ShardMap, now: MonotonicTime) -> Nodes {
+        let replicas = map.values().flat_map(|configuration| &configuration.replicas);
+        for name in replicas {
+            // One that this Controller has never seen is given the grace period as well.
+            self.0.entry(name.clone()).or_insert(now);
+        }
+        for name in &alive {
+            self.0.insert(name.clone(), now);
+        }
+        let is_gone = |(_, seen): &(&String, &MonotonicTime)| now.since(**seen) > GRACE_PERIOD;
+        let gone = self.0.iter().filter(is_gone);
+        Nodes {
+            gone: gone.map(|(name, _)| name.clone()).collect(),
+            alive,
+        }
+    }
+}
+
+/// One round: every shard that a group asks for gets copies, a living primary, and copies in place of lost ones.
+async fn place_shards(
+    world: &World,
+    alive: BTreeSet<String>,
+    attendance: &mut Attendance,
+) -> Result<(), CoordinationError> {
     let coordination = &*world.coordination;
-    let map = read_shard_map(coordination).await?;
+    let mut map = read_shard_map(coordination).await?;
+    let nodes = attendance.look(alive, &map, world.clock.monotonic());
+    let mut load = Load::of(&map, &nodes);
     let mut changed = false;
     for name in coordination.children(paths::GROUPS).await? {
         let (Ok(group), Some((data, _))) = (
@@ -124,28 +158,27 @@ async fn assign_once(world: &World, alive: &[String]) -> Result<(), Coordination
             tracing::error!(%name, "unreadable shard group requirement");
             continue;
         };
-        let mut load = primaries_by_node(&map, alive);
         for index in 0..requirement.shards {
             let shard = shard_id(group, index);
-            if map.contains_key(&shard) {
+            let Some(current) = map.get(&shard) else {
+                let Some(first) = first_configuration(requirement.replicas, &load) else {
+                    return Ok(()); // No data node is alive; membership will wake us.
+                };
+                create_shard(coordination, shard, &first).await?;
+                load.add(&first);
+                map.insert(shard, first);
+                changed = true;
                 continue;
-            }
-            let Some(primary) = least_loaded(&load) else {
-                return Ok(()); // No data node is alive; membership will wake us.
             };
-            *load.entry(primary.clone()).or_default() += 1;
-            let entry = Configuration::new(vec![primary]);
-            let encoded =
-                serde_json::to_vec(&entry).map_err(|error| CoordinationError::Other(error.to_string()))?;
-            match coordination
-                .create(&paths::shard_path(shard), encoded.into(), CreateMode::Persistent)
-                .await
-            {
-                Ok(_) => changed = true,
-                // Another Controller was first, or an answer of ours was lost.
-                Err(CoordinationError::NodeExists(_)) => changed = true,
-                Err(error) => return Err(error),
+            let Some(next) = next_change(current, requirement.replicas, &nodes, &load) else {
+                continue;
+            };
+            let in_force = change_shard(coordination, shard, &next).await?;
+            if in_force == next {
+                tracing::info!(shard, ?next, "the Controller has changed who holds a shard");
             }
+            load.add(&next);
+            changed = true;
         }
     }
     if changed || !map.is_empty() && coordination.get(paths::SHARDS_CHANGED).await?.is_none() {
@@ -154,20 +187,21 @@ async fn assign_once(world: &World, alive: &[String]) -> Result<(), Coordination
     Ok(())
 }
 
-fn primaries_by_node(map: &ShardMap, alive: &[String]) -> BTreeMap<String, u32> {
-    let mut load: BTreeMap<String, u32> = alive.iter().map(|name| (name.clone(), 0)).collect();
-    for entry in map.values() {
-        if let Some(count) = load.get_mut(&entry.primary) {
-            *count += 1;
-        }
+async fn create_shard(
+    coordination: &dyn Coordination,
+    shard: ShardId,
+    first: &Configuration,
+) -> Result<(), CoordinationError> {
+    let encoded = serde_json::to_vec(first).map_err(|error| CoordinationError::Other(error.to_string()))?;
+    let path = paths::shard_path(shard);
+    match coordination
+        .create(&path, encoded.into(), CreateMode::Persistent)
+        .await
+    {
+        // Another Controller was first, or an answer of ours was lost.
+        Ok(_) | Err(CoordinationError::NodeExists(_)) => Ok(()),
+        Err(error) => Err(error),
     }
-    load
-}
-
-fn least_loaded(load: &BTreeMap<String, u32>) -> Option<String> {
-    load.iter()
-        .min_by_key(|(_, count)| **count)
-        .map(|(name, _)| name.clone())
 }
 
 /// Asks the Controller for a shard group, as the Coordinator leader does when a table needs one.

@@ -121,6 +121,12 @@ impl NodeDirectory {
         ))
     }
 
+    /// Whether `shard` has, or is to have, more than one copy.
+    pub fn is_replicated(&self, shard: ShardId) -> bool {
+        let map = self.shard_map.borrow();
+        map.get(&shard).is_none_or(|entry| entry.replicas.len() > 1)
+    }
+
     /// The channel to the primary of `shard` with the reference to send.
     pub fn primary(&self, shard: ShardId) -> Option<(ShardRef, Arc<dyn Channel>)> {
         let (reference, name) = self.locate(shard)?;

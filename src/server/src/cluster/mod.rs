@@ -4,6 +4,7 @@
 pub mod controller;
 pub mod directory;
 pub mod paths;
+mod placement;
 pub mod shard_map;
 
 pub use controller::Controller;

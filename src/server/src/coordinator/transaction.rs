@@ -1,6 +1,7 @@
 //! A transaction as its Coordinator drives it: which shards it touched, and how it ends.
 //!
-//! Commit takes one durable round if one node holds everything that was touched, else two: PREPARE on all nodes,
+//! Commit takes one durable round if one shard, or one node without other copies, holds everything that was touched,
+//! else two: PREPARE on all nodes,
 //! then the decision on the anchor shard, which is the commit point. The second phase on the other shards
 //! happens behind the client's back.
 
@@ -385,7 +386,14 @@ impl Transaction {
         let nodes = self.shards_by_node();
         // Taken out so that the end of this function, however reached, ends the heartbeats.
         let _open = self.open.take();
-        if nodes.len() == 1 {
+        // One frame of a node's log is atomic only on that node: other copies get it shard by shard.
+        let directory = self.services.router.directory();
+        let is_atomic = self.participants.len() == 1
+            || !self
+                .participants
+                .keys()
+                .any(|shard| directory.is_replicated(*shard));
+        if nodes.len() == 1 && is_atomic {
             self.commit_local(nodes).await
         } else {
             self.commit_two_phase(nodes).await

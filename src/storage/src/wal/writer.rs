@@ -162,19 +162,17 @@ impl Writer {
             let mut numbers = numbers.drain(..);
             for (mut request, records) in batch.drain(..).zip(frames.drain(..)) {
                 let is_barrier = records.is_empty();
+                let number = numbers.next();
+                if let Some(Err(error)) = number {
+                    superseded.push((error, request.done));
+                    continue;
+                }
                 if failure.is_some() || !refused.is_empty() || (!is_barrier && lsn >= durable_below) {
                     request.append.records = records;
                     refused.push(request);
                     continue;
                 }
-                let sequences = match numbers.next() {
-                    Some(Err(error)) => {
-                        superseded.push((error, request.done));
-                        continue;
-                    }
-                    Some(Ok(sequences)) => sequences,
-                    None => Vec::new(),
-                };
+                let sequences = number.and_then(Result::ok).unwrap_or_default();
                 (request.append.apply)(&Logged { lsn, sequences });
                 applied.push((lsn, request.done));
                 lsn += u64::from(!is_barrier);

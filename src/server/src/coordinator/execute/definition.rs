@@ -221,9 +221,6 @@ impl Execution<'_> {
                 format!("cannot keep {replicas} replicas on {nodes} data nodes"),
             ));
         }
-        if replicas > 1 {
-            return Err(SqlError::unsupported("more than one replica").with_hint("use REPLICAS 1"));
-        }
         let key_signature = key_signature(table);
         let group = coordinator
             .metadata

@@ -40,6 +40,7 @@ use parking_lot::Mutex;
 use storage_support::{CrashDisk, SeededEntropy};
 use tokio::sync::watch;
 
+use super::config::ReplicationConfig;
 use super::{DataNode, DataNodeConfig, PeerDirectory};
 
 const TABLE: StorageId = 1024;
@@ -188,7 +189,11 @@ struct TestNode {
 }
 
 fn config() -> DataNodeConfig {
+    let mut replication = ReplicationConfig::default();
+    // A restarted node begins its next term after this.
+    replication.timing.lease = Duration::from_millis(10);
     DataNodeConfig {
+        replication,
         deadlock_timeout: Duration::from_secs(2),
         abandon_after: Duration::from_millis(700),
         in_doubt_patience: Duration::from_millis(100),

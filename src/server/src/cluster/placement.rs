@@ -1,0 +1,188 @@
+//! Who is to hold a shard: the Controller's decisions, as plain functions of what it sees.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use neorunbase_replication::Configuration;
+
+use super::shard_map::ShardMap;
+
+/// The Data Nodes as the Controller sees them.
+#[derive(Clone, Debug, Default)]
+pub struct Nodes {
+    /// Registered now.
+    pub alive: BTreeSet<String>,
+    /// Not registered for longer than the grace period.
+    pub gone: BTreeSet<String>,
+}
+
+/// How many shards each living node leads and holds.
+#[derive(Clone, Debug)]
+pub struct Load(BTreeMap<String, Held>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Held {
+    copies: usize,
+    primaries: usize,
+}
+
+impl Load {
+    /// The load of the living nodes.
+    pub fn of(map: &ShardMap, nodes: &Nodes) -> Self {
+        let none = |name: &String| (name.clone(), Held::default());
+        let mut load = Self(nodes.alive.iter().map(none).collect());
+        for configuration in map.values() {
+            load.add(configuration);
+        }
+        load
+    }
+
+    /// Counts one more shard in.
+    pub fn add(&mut self, configuration: &Configuration) {
+        for replica in &configuration.replicas {
+            if let Some(held) = self.0.get_mut(replica) {
+                held.copies += 1;
+            }
+        }
+        if let Some(held) = self.0.get_mut(&configuration.primary) {
+            held.primaries += 1;
+        }
+    }
+
+    /// The node among `candidates` that leads the fewest shards.
+    fn fewest_primaries<'a>(&self, candidates: impl Iterator<Item = &'a String>) -> Option<String> {
+        let led = |name: &&String| self.0.get(*name).map_or(0, |held| held.primaries);
+        candidates.min_by_key(led).cloned()
+    }
+
+    /// The `count` nodes that hold the fewest copies, those of `without` left out.
+    fn fewest_copies(&self, count: usize, without: &[String]) -> Vec<String> {
+        let mut candidates: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(name, _)| !without.contains(name))
+            .map(|(name, held)| (held.copies, held.primaries, name.clone()))
+            .collect();
+        candidates.sort();
+        candidates.truncate(count);
+        candidates.into_iter().map(|(_, _, name)| name).collect()
+    }
+}
+
+/// The first configuration of a shard that is to have `replicas` copies, or as many as there are nodes. `None`: no node is
+/// alive.
+pub fn first_configuration(replicas: u32, load: &Load) -> Option<Configuration> {
+    let mut holders = load.fewest_copies(replicas.max(1) as usize, &[]);
+    let primary = load.fewest_primaries(holders.iter())?;
+    holders.retain(|holder| *holder != primary);
+    holders.insert(0, primary);
+    Some(Configuration::new(holders))
+}
+
+/// The next change that a shard needs, if any: one at a time.
+pub fn next_change(
+    current: &Configuration,
+    replicas: u32,
+    nodes: &Nodes,
+    load: &Load,
+) -> Option<Configuration> {
+    let replicas = replicas.max(1) as usize;
+    let is_alive = |name: &&String| nodes.alive.contains(*name);
+    if !nodes.alive.contains(&current.primary) {
+        // Nobody else has everything that was acknowledged.
+        let candidates = current.in_sync.iter().filter(is_alive);
+        let next = load.fewest_primaries(candidates)?;
+        return current.promoted(&next);
+    }
+    let usable = |name: &&String| !nodes.gone.contains(*name);
+    if current.replicas.iter().filter(usable).count() < replicas
+        && let Some(spare) = load.fewest_copies(1, &current.replicas).first()
+    {
+        return current.with_replica(spare);
+    }
+    // A copy goes only when there are enough without it.
+    let surplus = current.replicas.len() > replicas && current.in_sync.len() >= replicas;
+    let outsiders = || current.replicas.iter().filter(|name| !current.is_in_sync(name));
+    if surplus {
+        let gone = outsiders().find(|name| nodes.gone.contains(*name));
+        return current.without_replica(gone.or_else(|| outsiders().next())?);
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    fn nodes(alive: &[&str], gone: &[&str]) -> Nodes {
+        Nodes {
+            alive: names(alive),
+            gone: names(gone),
+        }
+    }
+
+    fn configuration(replicas: &[&str], in_sync: &[&str]) -> Configuration {
+        let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        Configuration {
+            in_sync: owned(in_sync),
+            ..Configuration::new(owned(replicas))
+        }
+    }
+
+    fn change(current: &Configuration, replicas: u32, nodes: &Nodes) -> Option<Configuration> {
+        let map = ShardMap::from([(1, current.clone())]);
+        next_change(current, replicas, nodes, &Load::of(&map, nodes))
+    }
+
+    #[test]
+    fn new_shards_spread_over_the_nodes() {
+        let nodes = nodes(&["a", "b", "c"], &[]);
+        let mut map = ShardMap::new();
+        for shard in 0..6 {
+            let load = Load::of(&map, &nodes);
+            map.insert(shard, first_configuration(2, &load).unwrap());
+        }
+        for held in Load::of(&map, &nodes).0.values() {
+            assert_eq!((held.copies, held.primaries), (4, 2));
+        }
+        assert!(map.values().all(|shard| shard.in_sync == [shard.primary.clone()]));
+        assert_eq!(first_configuration(2, &Load::of(&map, &Nodes::default())), None);
+    }
+
+    #[test]
+    fn only_a_living_member_of_the_set_is_promoted() {
+        let current = configuration(&["a", "b", "c"], &["a", "c"]);
+        let promoted = change(&current, 3, &nodes(&["b", "c"], &[])).unwrap();
+        assert_eq!((promoted.primary.as_str(), promoted.term), ("c", 2));
+        assert_eq!(promoted.in_sync, ["c"]);
+        assert_eq!(change(&current, 3, &nodes(&["b"], &["a", "c"])), None);
+    }
+
+    #[test]
+    fn a_lost_copy_is_replaced_before_it_is_given_up() {
+        let current = configuration(&["a", "b"], &["a"]);
+        assert_eq!(
+            change(&current, 2, &nodes(&["a", "c"], &[])),
+            None,
+            "it may come back"
+        );
+        let lost = nodes(&["a", "c"], &["b"]);
+        let replaced = change(&current, 2, &lost).unwrap();
+        assert_eq!(replaced.replicas, ["a", "b", "c"]);
+        assert_eq!(
+            change(&replaced, 2, &lost),
+            None,
+            "the new copy is not in sync yet"
+        );
+        let in_sync = replaced.with("c").unwrap();
+        assert_eq!(change(&in_sync, 2, &lost).unwrap().replicas, ["a", "c"]);
+        assert_eq!(
+            change(&current, 2, &nodes(&["a"], &["b"])),
+            None,
+            "there is no spare node"
+        );
+    }
+}
