@@ -9,6 +9,7 @@ use neorunbase_storage::wal::{self, Lsn, WalRecord};
 use prost::Message;
 
 use super::super::DataNode;
+use super::super::durable_step::DurableStep;
 use super::super::failure::Failure;
 use super::super::log_record::{LogEntry, LogRecord, TermBeganRecord};
 use super::replica::{Payload, Replicas, Role};
@@ -16,6 +17,13 @@ use super::replica::{Payload, Replicas, Role};
 impl DataNode {
     /// See [`Replicate`]. Answers once everything is durable here.
     pub(in crate::datanode) async fn replicate(&self, request: Replicate) -> Result<ReplicateReply, Failure> {
+        let node = self.shared()?;
+        // What is in memory must come into the log even if the sender goes away: it is not going to be written again.
+        let step = async move { node.take_over(request).await };
+        DurableStep::new(self.world.spawner.clone(), step).await
+    }
+
+    async fn take_over(&self, request: Replicate) -> Result<ReplicateReply, Failure> {
         // One at a time: entries of a shard come into the node's log in order.
         let _one_at_a_time = self.receiving.lock().await;
         let mut replies = Vec::new();
