@@ -90,10 +90,11 @@ impl LoggedStep for OutcomeStep {
 
     fn voided(&mut self, node: &DataNode, shard: ShardId) {
         let nothing_left = self.strip(node, shard);
+        self.parts.retain(|part| part.shard.id != shard);
         if self.decides == Some(shard) {
             self.reopen(node, nothing_left);
-        } else if nothing_left && self.participant.phase() == Phase::Deciding {
-            // How it ends was decided before.
+        } else if self.parts.is_empty() && self.is_last && self.participant.phase() == Phase::Deciding {
+            // How it ends was decided before, and what is left of it was carried out with the decision.
             node.settle(&self.participant, self.outcome, None);
         }
     }
