@@ -7,8 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
-use neorunbase_coordination::{ClientOptions, EmbeddedService, RemoteClient};
+use neorunbase_coordination::{
+    ClientOptions, EmbeddedClient as SessionClient, EmbeddedService, RemoteClient,
+};
 use neorunbase_fault_injection::{CutSilence, DiskCrash, Victim};
+use neorunbase_server::cluster::shard_map::read_shard_map;
 use neorunbase_storage::memory_engine::MemoryEngineFactory;
 use neorunbase_workloads::ClientWorld;
 use neorunbase_world::World;
@@ -16,6 +19,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::configuration::{COORDINATION, COORDINATOR, Configuration};
+use crate::replicas::{self, Differences};
 use crate::roles::{self, COORDINATION_PORT};
 use crate::trace::{Trace, trace};
 use crate::world::clock::SimClock;
@@ -211,6 +215,17 @@ impl Cluster {
     /// Messages and bytes that went over the network.
     pub fn traffic(&self) -> (u64, u64) {
         self.fabric.traffic()
+    }
+
+    /// What is wrong with the copies of shards, as far as can be seen now. `None`: the coordination service is away.
+    pub async fn differences_of_copies(&self) -> Option<Differences> {
+        let service = self.service.lock().clone()?;
+        let options = ClientOptions::with_session_timeout(Duration::from_secs(10));
+        let client = SessionClient::embedded(&service, Arc::new(SimClock::default()), &SimSpawner, options);
+        let map = read_shard_map(&client).await.ok()?;
+        let engines_of = |node: &str| self.machines.get(node).map(|machine| machine.engines.clone());
+        let replicas = self.configuration.replicas as usize;
+        Some(replicas::differences(&map, replicas, engines_of))
     }
 
     /// All machines lose power and come back; what was not synced is treated as `disk` says.

@@ -17,6 +17,8 @@ mod configuration;
 #[cfg(madsim)]
 mod many;
 #[cfg(madsim)]
+mod replicas;
+#[cfg(madsim)]
 mod roles;
 #[cfg(madsim)]
 mod simulation;

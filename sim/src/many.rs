@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::verdict::Verdict;
 
 /// Bugs that roles can be told to have, and the checkers must find.
-pub const BUGS: [(&str, &str); 10] = [
+pub const BUGS: [(&str, &str); 27] = [
     ("ack-before-fsync", "the log acknowledges before its sync"),
     (
         "torn-tail-accepted",
@@ -41,6 +41,74 @@ pub const BUGS: [(&str, &str); 10] = [
     (
         "savepoint-frees-all-locks",
         "ROLLBACK TO SAVEPOINT lets go of locks from before the savepoint, too",
+    ),
+    (
+        "ack-without-followers",
+        "a primary acknowledges what is durable on itself only",
+    ),
+    (
+        "shrink-after-ack",
+        "a silent follower does not count any more before it has left the in-sync set",
+    ),
+    (
+        "follower-acks-before-fsync",
+        "a follower acknowledges entries before they are durable",
+    ),
+    (
+        "old-term-accepted",
+        "a follower takes entries of a primary whose term is over",
+    ),
+    (
+        "term-begins-under-lease",
+        "a new primary serves while the old one still holds leases",
+    ),
+    (
+        "follower-applies-uncommitted",
+        "a follower applies entries that may still be overwritten",
+    ),
+    (
+        "stale-primary-read",
+        "a primary reads without leases of its followers",
+    ),
+    (
+        "terms-without-fence",
+        "a transaction goes on in the next term without what it wrote in the one before",
+    ),
+    (
+        "deposed-primary-acks",
+        "a deposed primary acknowledges commits that the next one may not have",
+    ),
+    (
+        "outcome-beside-decision",
+        "other shards may commit before the anchor's decision is in all its copies",
+    ),
+    (
+        "one-round-across-copies",
+        "shards with several copies commit in one round, as if one frame reached all copies at once",
+    ),
+    (
+        "term-begun-twice",
+        "a primary goes on in its old term after a restart",
+    ),
+    (
+        "log-cut-too-early",
+        "a checkpoint cuts the log below entries that are neither applied nor decided",
+    ),
+    (
+        "revived-without-locks",
+        "a new primary finds prepared transactions, but does not lock what they wrote",
+    ),
+    (
+        "abort-presumed-in-memory",
+        "an anchor answers that a transaction has aborted before that is durable",
+    ),
+    (
+        "outcome-not-replayed",
+        "followers forget the writes of prepared transactions that commit",
+    ),
+    (
+        "promotion-outside-set",
+        "the Controller promotes a copy that is not in the in-sync set",
     ),
 ];
 

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
 use crate::configuration::{COORDINATOR, Configuration};
+use crate::replicas::Differences;
 use crate::roles::{PASSWORD, POSTGRESQL_PORT};
 use crate::trace::{Trace, trace};
 use crate::verdict::Verdict;
@@ -29,6 +30,8 @@ const SETUP_LIMIT: Duration = Duration::from_secs(60);
 const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 /// After a power loss the last reading must succeed within this.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
+/// After everything healed all shards must have all their copies again within this.
+const REPAIR_LIMIT: Duration = Duration::from_secs(90);
 /// The last reading of a whole table may take so long.
 const READING_LIMIT: Duration = Duration::from_secs(30);
 /// Beyond the length of the run: something spins.
@@ -236,6 +239,7 @@ async fn drama(
             "clients do not end although their calls have deadlines".to_owned(),
         ));
     }
+    copies_agree(cluster).await?;
     if let Some(disk) = configuration.plan.final_power_loss {
         cluster.power_cycle(disk).await;
     }
@@ -295,6 +299,26 @@ async fn within(limit: Duration, done: impl AsyncFn() -> bool) -> bool {
         madsim::time::sleep(Duration::from_millis(50)).await;
     }
     done().await
+}
+
+/// Once clients are quiet every shard has all its copies again, and they are equal.
+async fn copies_agree(cluster: &Cluster) -> Result<(), (Verdict, Vec<String>)> {
+    let mut last = None;
+    let deadline = now_nanos() + u64::try_from(REPAIR_LIMIT.as_nanos()).unwrap_or(u64::MAX);
+    while now_nanos() < deadline {
+        last = cluster.differences_of_copies().await;
+        if last.as_ref().is_some_and(Differences::is_empty) {
+            return Ok(());
+        }
+        madsim::time::sleep(Duration::from_millis(500)).await;
+    }
+    match last {
+        Some(Differences { missing, unequal }) if missing.is_empty() => Err((Verdict::Correctness, unequal)),
+        Some(Differences { missing, .. }) => Err((Verdict::Liveness, missing)),
+        None => Err(stuck(
+            "the coordination service cannot be asked who holds the shards".to_owned(),
+        )),
+    }
 }
 
 async fn everybody_progresses(driver: &Driver) -> Result<(), String> {

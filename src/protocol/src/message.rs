@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 
-use crate::replicate::{Replicate, ReplicateReply};
+use crate::replicate::{CopyPiece, CopyReply, Replicate, ReplicateReply};
 
 /// Names a shard of a shard group: group in the upper half, index in the lower.
 pub type ShardId = u64;
@@ -27,7 +27,7 @@ pub struct Request {
     /// What is asked.
     #[prost(
         oneof = "RequestBody",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19"
     )]
     pub body: Option<RequestBody>,
 }
@@ -86,6 +86,9 @@ pub enum RequestBody {
     /// Entries of shards' logs, for the receiver's copies.
     #[prost(message, tag = "18")]
     Replicate(Replicate),
+    /// A piece of a copy of a shard.
+    #[prost(message, tag = "19")]
+    CopyPiece(CopyPiece),
 }
 
 /// A compiled program (`ScanProgram`, `WriteProgram` or `TableDescriptor`), decoded once a node and cached by digest.
@@ -501,7 +504,7 @@ pub struct TimestampsRequest {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Response {
     /// What is answered.
-    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub body: Option<ResponseBody>,
 }
 
@@ -544,6 +547,9 @@ pub enum ResponseBody {
     /// What followers say to their primary.
     #[prost(message, tag = "8")]
     Replicated(ReplicateReply),
+    /// What became of a piece of a copy.
+    #[prost(message, tag = "9")]
+    Copied(CopyReply),
 }
 
 /// Failure, as SQL error or as a reason to route again.

@@ -3,6 +3,7 @@
 use std::cmp::min;
 
 use neorunbase_world::MonotonicTime;
+use neorunbase_world::fault::planted;
 
 use crate::configuration::Configuration;
 use crate::lease::Timing;
@@ -88,6 +89,9 @@ impl<R: Record> Follower<R> {
 
     /// Entries up to here may be applied.
     pub fn applicable(&self) -> u64 {
+        if planted("follower-applies-uncommitted") {
+            return self.log.durable();
+        }
         min(self.log.committed(), self.log.durable())
     }
 
@@ -142,6 +146,9 @@ impl<R: Record> Follower<R> {
 
     /// The answer to a message that spoke of entries up to `up_to`, for what is durable by now.
     pub fn matched(&self, up_to: u64) -> Reply {
+        if planted("follower-acks-before-fsync") {
+            return Reply::Matched { up_to };
+        }
         Reply::Matched {
             up_to: min(up_to, self.log.durable()),
         }
@@ -180,7 +187,7 @@ impl<R: Record> Follower<R> {
     /// Whether a message of `term` is to be refused.
     fn is_stale(&self, term: u64) -> bool {
         // A term of this node's own is nobody else's.
-        term < self.term || term == self.begun
+        (term < self.term || term == self.begun) && !planted("old-term-accepted")
     }
 
     /// Heard of a configuration: primaries of earlier terms are refused from now on.
@@ -201,7 +208,7 @@ impl<R: Record> Follower<R> {
         if configuration.term == self.begun {
             return Err(NotYet::BegunBefore);
         }
-        if now < self.granted_until {
+        if now < self.granted_until && !planted("term-begins-under-lease") {
             return Err(NotYet::Leased {
                 until: self.granted_until,
             });

@@ -4,6 +4,7 @@ use std::cmp::min;
 use std::collections::BTreeMap;
 
 use neorunbase_world::MonotonicTime;
+use neorunbase_world::fault::planted;
 
 use crate::configuration::Configuration;
 use crate::follower::Follower;
@@ -188,7 +189,11 @@ impl<R: Record> Primary<R> {
     /// Members of the set, those proposed included, other than this node.
     fn members(&self) -> impl Iterator<Item = &str> {
         let proposed = self.proposed.iter().flat_map(|proposed| &proposed.in_sync);
-        let members = self.configuration.in_sync.iter().chain(proposed);
+        let known = match &self.proposed {
+            Some(proposed) if planted("shrink-after-ack") => proposed,
+            _ => &self.configuration,
+        };
+        let members = known.in_sync.iter().chain(proposed);
         members.map(String::as_str).filter(|member| *member != self.name)
     }
 
@@ -199,6 +204,11 @@ impl<R: Record> Primary<R> {
             .map(|member| self.followers.get(member).map_or(0, |progress| progress.matched))
             .min()
             .unwrap_or(u64::MAX);
+        let matched = if planted("ack-without-followers") {
+            u64::MAX
+        } else {
+            matched
+        };
         let everywhere = min(matched, self.log.durable());
         // What earlier terms left is committed with the term's own first entry, not before.
         everywhere >= self.began && self.log.commit(everywhere)

@@ -80,6 +80,12 @@ impl MemoryEngineFactory {
         }
     }
 
+    /// What the engine at `path` holds now, if it is open.
+    pub fn look_into(&self, path: &str) -> Option<Arc<dyn EngineSnapshot>> {
+        let stored = self.stored.lock();
+        Some(stored.get(path)?.open.upgrade()?.snapshot())
+    }
+
     /// [`crash`](Self::crash) of all engines: the node's power fails.
     pub fn crash_all(&self) {
         for engine in self.stored.lock().values_mut() {

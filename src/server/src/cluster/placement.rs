@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use neorunbase_replication::Configuration;
+use neorunbase_world::fault::planted;
 
 use super::shard_map::ShardMap;
 
@@ -89,6 +90,14 @@ pub fn next_change(
     let is_alive = |name: &&String| nodes.alive.contains(*name);
     if !nodes.alive.contains(&current.primary) {
         // Nobody else has everything that was acknowledged.
+        if planted("promotion-outside-set") {
+            let next = load.fewest_primaries(current.replicas.iter().filter(is_alive))?;
+            let everybody = Configuration {
+                in_sync: current.replicas.clone(),
+                ..current.clone()
+            };
+            return everybody.promoted(&next);
+        }
         let candidates = current.in_sync.iter().filter(is_alive);
         let next = load.fewest_primaries(candidates)?;
         return current.promoted(&next);

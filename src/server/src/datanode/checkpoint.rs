@@ -1,11 +1,14 @@
 //! Flushing engines so that the log can be cut.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use neorunbase_storage::wal::{Logged, Lsn};
+use neorunbase_world::fault::planted;
 use tokio::sync::oneshot;
 
 use super::DataNode;
+use super::shard::Shard;
 
 impl DataNode {
     /// Takes a checkpoint if the log has grown enough, or it was long ago and something was written since.
@@ -23,7 +26,7 @@ impl DataNode {
     pub async fn checkpoint(&self) {
         self.last_checkpoint
             .store(self.world.clock.monotonic().0, Ordering::SeqCst);
-        let shards: Vec<_> = self.shards.read().values().cloned().collect();
+        let shards = self.settled_shards();
         let Ok(node) = self.shared() else { return };
         let (sender, barrier) = oneshot::channel();
         // Callbacks run in log order: when this one runs, every frame before it is in the logs of its shards, and what of
@@ -60,8 +63,10 @@ impl DataNode {
     fn needed_from(&self, lsn: Lsn) -> Lsn {
         let replicas = self.replicas.lock();
         let mut needed_from = lsn;
-        for replica in replicas.shards.values() {
-            needed_from = needed_from.min(replica.needed_from().unwrap_or(lsn));
+        for replica in replicas.shards.values().filter(|replica| !replica.is_installing) {
+            if !planted("log-cut-too-early") {
+                needed_from = needed_from.min(replica.needed_from().unwrap_or(lsn));
+            }
             if let Err(error) = replica.shard.advance_to(replica.applied) {
                 self.fail(format!(
                     "shard {:#x} could not be written: {error}",
@@ -70,5 +75,12 @@ impl DataNode {
             }
         }
         needed_from
+    }
+
+    /// The shards that no copy is about to replace.
+    pub(super) fn settled_shards(&self) -> Vec<Arc<Shard>> {
+        let replicas = self.replicas.lock();
+        let settled = replicas.shards.values().filter(|replica| !replica.is_installing);
+        settled.map(|replica| replica.shard.clone()).collect()
     }
 }

@@ -16,6 +16,7 @@ use neorunbase_storage::wal::WalRecord;
 use neorunbase_txn::transaction::Participation;
 use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_types::{SqlError, SqlState};
+use neorunbase_world::fault::planted;
 use prost::Message;
 
 use super::commit_step::{CommitStep, PrepareStep};
@@ -233,13 +234,13 @@ impl DataNode {
         parts: &[Part],
         commit_timestamp: Timestamp,
         committed: &Committed<'_>,
-        system_of: impl Fn(ShardId) -> Option<(bytes::Bytes, Option<bytes::Bytes>)>,
+        system_of: impl Fn(ShardId) -> Vec<(bytes::Bytes, Option<bytes::Bytes>)>,
     ) -> bool {
         parts.iter().all(|part| {
             let Some(position) = committed.position(part.shard.id) else {
                 return true; // another primary's to apply
             };
-            let system: Vec<_> = system_of(part.shard.id).into_iter().collect();
+            let system = system_of(part.shard.id);
             let changes: &[RowChange] = if commit_timestamp == 0 { &[] } else { &part.changes };
             let applied = part
                 .shard
@@ -315,7 +316,7 @@ impl DataNode {
             ..reply
         };
         let together = self.count_on_being_alone(&records);
-        if records.len() > 1 && together.is_none() {
+        if records.len() > 1 && together.is_none() && !planted("one-round-across-copies") {
             return Err(Failure::Sql(
                 SqlError::new(
                     SqlState::SERIALIZATION_FAILURE,

@@ -30,8 +30,7 @@ impl DataNode {
     }
 
     async fn collect_below(&self, watermark: Timestamp) -> Result<(), StorageError> {
-        let shards: Vec<_> = self.shards.read().values().cloned().collect();
-        for shard in shards {
+        for shard in self.settled_shards() {
             let mut resume = None;
             loop {
                 let progress =

@@ -131,6 +131,10 @@ impl DataNode {
                 reply.map(ResponseBody::Replicated)
             }
             RequestBody::RollbackTo(request) => done(self.rollback_to(request).await),
+            RequestBody::CopyPiece(piece) => {
+                let reply = self.take_copy_piece(piece).await;
+                reply.map(ResponseBody::Copied)
+            }
             RequestBody::Timestamps(_) => Err(Failure::NotLeader),
         }
     }

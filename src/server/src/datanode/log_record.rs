@@ -179,4 +179,10 @@ pub struct RegisteredShard {
     /// The highest term that this node has begun as its primary.
     #[prost(uint64, tag = "2")]
     pub begun: u64,
+    /// Whether a copy of the whole shard was being received: what the engine holds is worth nothing then.
+    #[prost(bool, tag = "3")]
+    pub installing: bool,
+    /// Records of the shard below this position of the node's log were overtaken by such a copy.
+    #[prost(uint64, tag = "4")]
+    pub log_from: u64,
 }

@@ -10,7 +10,6 @@
 //! - What a request logs has its effect when it is committed, in the order of its shard's log, whatever becomes of the
 //!   request (see [`replication`]).
 
-mod assignment;
 mod bulk;
 mod candidates;
 mod checkpoint;
@@ -31,6 +30,7 @@ pub mod peers;
 mod program_cache;
 mod read;
 mod recovery;
+mod registry;
 mod replication;
 mod scan;
 mod session;
@@ -52,20 +52,22 @@ use neorunbase_protocol::message::{ShardId, ShardRef, TransactionId, WrittenRepl
 use neorunbase_storage::wal::{Wal, WalError};
 use neorunbase_txn::{LockTable, Outcomes, TimestampSource, Transaction};
 use neorunbase_types::{SqlError, SqlState};
+use neorunbase_world::fault::planted;
 use neorunbase_world::{MonotonicTime, TaskHandle, World};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-pub use assignment::ServeError;
 pub use config::DataNodeConfig;
 pub use peers::PeerDirectory;
+pub use registry::ServeError;
+pub use shard::engine_path;
 pub use start::StartError;
 
 use decisions::KeptDecision;
 use failure::Failure;
 use log_record::RegistryRecord;
 use program_cache::ProgramCache;
-use replication::Replicas;
+use replication::{Incoming, Replicas};
 use shard::Shard;
 use table::StoredTable;
 
@@ -101,6 +103,10 @@ pub struct DataNode {
     shippers: Mutex<BTreeSet<String>>,
     /// When each of them was last sent something for every shard.
     last_shipped: Mutex<BTreeMap<String, MonotonicTime>>,
+    /// Copies of shards on their way to followers.
+    copying: Mutex<BTreeSet<(ShardId, String)>>,
+    /// Copies of shards that are coming in.
+    incoming: Mutex<BTreeMap<ShardId, Incoming>>,
     /// Held while entries of primaries are taken over.
     receiving: tokio::sync::Mutex<()>,
     /// Commit decisions of anchor shards here that some participant may still ask for.
@@ -284,6 +290,9 @@ impl DataNode {
     /// Refuses a transaction that may have lost something when the shard's term began.
     fn check_fence(&self, reference: &ShardRef, transaction: TransactionId) -> Result<(), Failure> {
         let shard = self.open_shard(reference.shard)?;
+        if planted("terms-without-fence") {
+            return Ok(());
+        }
         if transaction == 0 || transaction > shard.fence() || self.outcomes.lock().get(transaction).is_some()
         {
             return Ok(());

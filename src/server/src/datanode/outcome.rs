@@ -13,7 +13,7 @@ use super::decisions::KeptDecision;
 use super::failure::Failure;
 use super::log_record::{DecisionValue, LogEntry, OutcomeRecord};
 use super::replication::{Committed, LoggedStep, Room};
-use super::shard::decision_key;
+use super::shard::{decision_key, prepared_key};
 use super::together::Together;
 use super::{DataNode, Participant};
 
@@ -56,16 +56,22 @@ impl LoggedStep for OutcomeStep {
         let transaction = self.participant.id();
         let commit_timestamp = timestamp_of(self.outcome);
         let participation = self.participant.participation();
-        committed.forget_prepares(transaction);
+        let kept_prepares = committed.forget_prepares(transaction);
         let kept = DecisionValue {
             commit_timestamp,
             participants: participation.participants.clone(),
         };
-        let decision = |shard| {
-            let is_decision = self.decides == Some(shard);
-            is_decision.then(|| (decision_key(transaction), Some(kept.encode_to_vec().into())))
+        let system = |shard| {
+            let mut system = Vec::new();
+            if self.decides == Some(shard) {
+                system.push((decision_key(transaction), Some(kept.encode_to_vec().into())));
+            }
+            if kept_prepares.contains(&shard) {
+                system.push((prepared_key(transaction), None));
+            }
+            system
         };
-        if !node.apply_parts(&self.parts, commit_timestamp, committed, decision) {
+        if !node.apply_parts(&self.parts, commit_timestamp, committed, system) {
             return;
         }
         if let Some(anchor) = self.decides {
@@ -149,7 +155,8 @@ impl DataNode {
             return Ok(());
         }
         let together = anchor.and_then(|_| self.count_on_being_alone(&records));
-        let is_one_frame = anchor.is_none() || parts.len() == 1 || together.is_some();
+        let is_one_frame =
+            planted("outcome-beside-decision") || anchor.is_none() || parts.len() == 1 || together.is_some();
         if is_one_frame {
             let step = step(parts, anchor, true, together);
             return self.log(records, Box::new(step), Room::OrWait).await;

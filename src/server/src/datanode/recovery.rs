@@ -10,7 +10,7 @@ use prost::Message;
 
 use super::DataNode;
 use super::log_record::{LogEntry, LogRecord};
-use super::replication::{Payload, Replica};
+use super::replication::{KeptPrepare, Payload, Replica, prepared_in};
 use super::shard::Shard;
 use super::start::StartError;
 
@@ -22,7 +22,13 @@ struct Found {
 
 impl DataNode {
     /// Makes the copies of all shards as they were.
-    pub(super) fn recover(&self, recovered: Recovered) -> Result<(), StartError> {
+    ///
+    /// `log_from`: what the log has of a shard before that counts no more.
+    pub(super) fn recover(
+        &self,
+        recovered: Recovered,
+        log_from: &BTreeMap<ShardId, Lsn>,
+    ) -> Result<(), StartError> {
         for corrupt in &recovered.corrupt {
             let damage = format!(
                 "log segment {} at byte {}: the record of position {} cannot be read",
@@ -41,6 +47,9 @@ impl DataNode {
                 if self.open_shard(record.shard).is_err() {
                     let shard = record.shard;
                     return Err(StartError::UnknownShard { shard, lsn });
+                }
+                if log_from.get(&record.shard).is_some_and(|from| lsn < *from) {
+                    continue;
                 }
                 overwrite(found.entry(record.shard).or_default(), Found { lsn, record });
             }
@@ -79,6 +88,12 @@ impl DataNode {
         let follower = Follower::restarted(&self.config.name, timing, log, shard.term(), now);
         let mut replica = Replica::new(shard.clone(), follower);
         replica.lsns = lsns;
+        for record in prepared_in(shard)? {
+            let transaction = record.transaction;
+            replica
+                .prepared
+                .insert(transaction, KeptPrepare { lsn: None, record });
+        }
         for Found { lsn, record } in applied {
             if let Some(entry) = decode(lsn, &record)? {
                 self.remember(&mut replica, lsn, entry);

@@ -13,6 +13,7 @@ use neorunbase_storage::descriptor::{IndexDescriptor, TableDescriptor};
 use neorunbase_storage::shard::{RowChange, ShardStore};
 use neorunbase_txn::Phase;
 use neorunbase_txn::write_set::ShardWrites;
+use neorunbase_world::fault::planted;
 use neorunbase_world::{Clock, MonotonicTime};
 use parking_lot::{Mutex, RwLock};
 
@@ -22,6 +23,9 @@ use super::table::StoredTable;
 const TABLE_PREFIX: &[u8] = b"table/";
 /// System keys of the anchor's decisions: this, then the transaction in eight bytes.
 pub const DECISION_PREFIX: &[u8] = b"decision/";
+
+/// System keys of prepare records that came with a copy of the shard: this, then the transaction in eight bytes.
+pub const PREPARED_PREFIX: &[u8] = b"prepared/";
 
 /// The last entry of the shard's log that the engine holds: term and sequence, eight bytes each.
 const POSITION_KEY: &[u8] = b"log position";
@@ -48,6 +52,11 @@ pub fn engine_path(shard: ShardId) -> String {
 /// The system key of a decision.
 pub fn decision_key(transaction: TransactionId) -> Bytes {
     [DECISION_PREFIX, &transaction.to_be_bytes()].concat().into()
+}
+
+/// The system key of a prepare record that is not in this node's log.
+pub fn prepared_key(transaction: TransactionId) -> Bytes {
+    [PREPARED_PREFIX, &transaction.to_be_bytes()].concat().into()
 }
 
 fn table_key(digest: u64) -> Bytes {
@@ -199,6 +208,9 @@ impl Shard {
     /// Whether what was read just now in `term` is the newest there is anywhere.
     pub fn is_current(&self, term: u64, clock: &dyn Clock) -> bool {
         let until = self.lease_until.load(Ordering::SeqCst);
+        if planted("stale-primary-read") {
+            return self.serving() == Some(term);
+        }
         self.serving() == Some(term) && (until == u64::MAX || clock.monotonic().0 < until)
     }
 

@@ -17,8 +17,8 @@ use neorunbase_world::shard_engine::{EngineError, EngineKey, ShardEngine};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 
-use super::assignment::read_registry;
 use super::program_cache::ProgramCache;
+use super::registry::{read_registry, write_registry};
 use super::replication::Replicas;
 use super::shard::{Shard, engine_path};
 use super::{DataNode, DataNodeConfig, PeerDirectory};
@@ -119,9 +119,22 @@ impl DataNode {
         )
         .await?;
         let keyring = Arc::new(keyring);
-        let registry = read_registry(&world, &keyring).await?;
+        let mut registry = read_registry(&world, &keyring).await?;
         let mut shards = BTreeMap::new();
+        let mut log_from = BTreeMap::new();
         for known in &registry.shards {
+            if known.installing {
+                tracing::info!(shard = known.shard, "an unfinished copy of the shard is given up");
+                world.engines.destroy(&engine_path(known.shard)).await?;
+            }
+            log_from.insert(
+                known.shard,
+                if known.installing {
+                    Lsn::MAX
+                } else {
+                    known.log_from
+                },
+            );
             let store = ShardStore::new(open_engine(&world, &keyring, known.shard).await?)?;
             shards.insert(
                 known.shard,
@@ -135,6 +148,13 @@ impl DataNode {
         };
         let keys: Arc<dyn ShardKeys> = keyring.clone();
         let (wal, recovered) = Wal::open(&world, options, keys).await?;
+        if registry.shards.iter().any(|known| known.installing) {
+            for known in registry.shards.iter_mut().filter(|known| known.installing) {
+                known.installing = false;
+                known.log_from = wal.next_lsn();
+            }
+            write_registry(&world, &keyring, &registry).await?;
+        }
         let node = Arc::new_cyclic(|shared| Self {
             keyring,
             wal,
@@ -152,6 +172,8 @@ impl DataNode {
             served: Notify::new(),
             shippers: Mutex::new(BTreeSet::new()),
             last_shipped: Mutex::new(BTreeMap::new()),
+            copying: Mutex::new(BTreeSet::new()),
+            incoming: Mutex::new(BTreeMap::new()),
             receiving: tokio::sync::Mutex::new(()),
             decisions: Mutex::new(BTreeMap::new()),
             forgettable: Mutex::new(Vec::new()),
@@ -168,7 +190,7 @@ impl DataNode {
             world,
             config,
         });
-        node.recover(recovered)?;
+        node.recover(recovered, &log_from)?;
         node.start_tasks();
         Ok(node)
     }

@@ -29,7 +29,10 @@ pub struct RowVersion {
 
 impl RowVersion {
     /// Reads a newest version. Its row shares the engine's bytes.
-    pub(super) fn decode(value: Bytes) -> Result<Self, StorageError> {
+    ///
+    /// # Errors
+    /// [`StorageError::Malformed`].
+    pub fn decode(value: Bytes) -> Result<Self, StorageError> {
         let (commit_timestamp, row) = split_newest(&value)?;
         let live = row.is_some();
         Ok(Self {

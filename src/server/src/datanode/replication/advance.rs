@@ -44,6 +44,9 @@ impl DataNode {
         let Some(replica) = replicas.shards.get_mut(&shard) else {
             return Next::Nothing;
         };
+        if replica.is_installing {
+            return Next::Nothing;
+        }
         let sequence = replica.applied.sequence + 1;
         if sequence > replica.role.applicable() || replica.shard.is_damaged() {
             return Next::Nothing;

@@ -6,8 +6,8 @@ use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::{Configuration, Follower, LogPosition, ShardLog};
 
 use super::super::DataNode;
-use super::super::assignment::ServeError;
 use super::super::log_record::RegisteredShard;
+use super::super::registry::ServeError;
 use super::super::shard::Shard;
 use super::replica::{Replica, Replicas, Role};
 use crate::cluster::ShardMap;
@@ -44,7 +44,7 @@ impl DataNode {
             if let Err(place) = changed.shards.binary_search_by_key(shard, |known| known.shard) {
                 let registered = RegisteredShard {
                     shard: *shard,
-                    begun: 0,
+                    ..RegisteredShard::default()
                 };
                 changed.shards.insert(place, registered);
             }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use neorunbase_protocol::message::ShardId;
 use neorunbase_txn::Phase;
+use neorunbase_world::fault::planted;
 
 use super::super::shard::Shard;
 use super::super::{DataNode, Participant};
@@ -38,7 +39,11 @@ impl DataNode {
                 && let Some(frame) = replicas.frames.remove(&waiting.lsn)
             {
                 // Whoever asked may have gone away.
-                let _ = frame.done.send(Ending::Voided);
+                let _ = frame.done.send(if planted("deposed-primary-acks") {
+                    Ending::Committed
+                } else {
+                    Ending::Voided
+                });
             }
         }
         self.give_up_transactions(&stopped);

@@ -5,7 +5,7 @@
 //! - What a record does is known to the request that made it ([`step`]); without one (on followers, after a restart, in a
 //!   new term) it is read from the record ([`replay`]).
 //! - The node follows the shards' configurations ([`configure`]): terms begin ([`terms`]) and end ([`depose`]), the in-sync
-//!   set changes ([`in_sync`]).
+//!   set changes ([`in_sync`]). A follower that lacks too much gets a copy of everything ([`copy`], [`install`]).
 //!
 //! All of it is behind one lock that is never held across an await. Whoever holds it may take any other lock of the
 //! node; nobody takes it while holding another.
@@ -13,8 +13,10 @@
 mod advance;
 mod append;
 mod configure;
+mod copy;
 mod depose;
 mod in_sync;
+mod install;
 mod receive;
 mod replay;
 mod replica;
@@ -24,5 +26,6 @@ mod step;
 mod terms;
 
 pub(super) use append::Room;
-pub(super) use replica::{Payload, Replica, Replicas, Role};
+pub(super) use install::{Incoming, prepared_in};
+pub(super) use replica::{KeptPrepare, Payload, Replica, Replicas, Role};
 pub(super) use step::{Committed, LoggedStep};

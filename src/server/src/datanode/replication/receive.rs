@@ -61,7 +61,7 @@ impl DataNode {
     fn receive(&self, replicas: &mut Replicas, append: ShardAppend) -> Option<Received<Payload>> {
         let shard = append.shard;
         let replica = replicas.shards.get_mut(&shard)?;
-        if replica.shard.is_damaged() {
+        if replica.shard.is_damaged() || replica.is_installing {
             return None;
         }
         if let Role::Primary(primary) = &replica.role {

@@ -6,12 +6,13 @@ use neorunbase_protocol::message::{Timestamp, WrittenReply};
 use neorunbase_replication::LogPosition;
 use neorunbase_storage::shard::RowChange;
 use neorunbase_storage::wal::Lsn;
+use neorunbase_world::fault::planted;
 use prost::Message;
 
 use super::super::DataNode;
 use super::super::commit::outcome_at;
 use super::super::log_record::{DecisionValue, LogEntry, LogRecord, OutcomeRecord, TableWritesRecord};
-use super::super::shard::{Shard, decision_key};
+use super::super::shard::{Shard, decision_key, prepared_key};
 use super::super::start::StartError;
 use super::super::table::StoredTable;
 use super::replica::{KeptPrepare, Payload, Replica};
@@ -109,9 +110,17 @@ impl DataNode {
                     None if outcome.commit_timestamp == 0 => Vec::new(),
                     None => return Err(malformed()),
                 };
-                let decision = decision_of(outcome);
-                let system = decision.as_slice();
-                apply(&shard, &tables, outcome.commit_timestamp, position, system)?;
+                let tables = if planted("outcome-not-replayed") {
+                    Vec::new()
+                } else {
+                    tables
+                };
+                let mut system: Vec<_> = decision_of(outcome).into_iter().collect();
+                let prepare = replica.prepared.get(&outcome.transaction);
+                if prepare.is_some_and(|prepare| prepare.lsn.is_none()) {
+                    system.push((prepared_key(outcome.transaction), None));
+                }
+                apply(&shard, &tables, outcome.commit_timestamp, position, &system)?;
             }
             LogEntry::Forget(forget) => {
                 let keys = forget.transactions.iter();
@@ -147,6 +156,7 @@ impl DataNode {
                 outcomes.record(commit.transaction, outcome, Some(reply));
             }
             LogEntry::Prepare(record) => {
+                let lsn = Some(lsn);
                 replica
                     .prepared
                     .insert(record.transaction, KeptPrepare { lsn, record });

@@ -15,6 +15,8 @@ use super::step::LoggedStep;
 
 /// Bytes of records that are kept for followers that lag, beyond what is not applied yet.
 const KEPT_BYTES: usize = 16 << 20;
+/// As many as that if a copy of the shard is on its way to a follower.
+const KEPT_FOR_COPIES_BYTES: usize = 512 << 20;
 /// What an entry costs besides its record.
 const OVERHEAD_BYTES: usize = 96;
 
@@ -62,8 +64,9 @@ impl Role {
 
 /// An undecided transaction's part in this shard, as the log has it.
 pub(in crate::datanode) struct KeptPrepare {
-    /// Its record in the node's log, which must not be cut there.
-    pub lsn: Lsn,
+    /// Its record in the node's log, which must not be cut there. `None`: it came with a copy of the shard, and is in the
+    /// engine.
+    pub lsn: Option<Lsn>,
     /// The record.
     pub record: PrepareRecord,
 }
@@ -91,6 +94,10 @@ pub(in crate::datanode) struct Replica {
     pub(super) head_is_ready: bool,
     /// Transactions that are prepared and undecided in what is applied.
     pub prepared: BTreeMap<TransactionId, KeptPrepare>,
+    /// Copies of the shard on their way to followers, and the last entry that each of them holds.
+    pub(super) copies: BTreeMap<String, u64>,
+    /// Whether a copy of the shard is being received.
+    pub is_installing: bool,
 }
 
 impl Replica {
@@ -105,6 +112,8 @@ impl Replica {
             waiting: VecDeque::new(),
             head_is_ready: false,
             prepared: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            is_installing: false,
         }
     }
 
@@ -118,7 +127,7 @@ impl Replica {
 
     /// The first position of the node's log that is still needed for this copy.
     pub fn needed_from(&self) -> Option<Lsn> {
-        let prepared = self.prepared.values().map(|prepare| prepare.lsn);
+        let prepared = self.prepared.values().filter_map(|prepare| prepare.lsn);
         self.lsns.values().copied().chain(prepared).min()
     }
 
@@ -138,10 +147,13 @@ impl Replica {
         {
             first.remove();
         }
+        // A copy is of no use without what follows it.
+        let copied = self.copies.values().min().copied().unwrap_or(u64::MAX);
         let log = self.role.log_mut();
-        log.forget_beyond(position.sequence, KEPT_BYTES);
+        log.forget_beyond(position.sequence.min(copied), KEPT_BYTES);
+        log.forget_beyond(position.sequence, KEPT_FOR_COPIES_BYTES);
         if let Role::Primary(primary) = &mut self.role {
-            let matched = primary.matched_by_all().min(position.sequence);
+            let matched = primary.matched_by_all().min(position.sequence).min(copied);
             primary.log_mut().forget_up_to(matched);
         }
     }

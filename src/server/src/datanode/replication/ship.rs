@@ -10,6 +10,7 @@ use neorunbase_protocol::replicate::{
 use neorunbase_replication::{Append, Asked, Next, Reply};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
+use neorunbase_world::fault::planted;
 
 use super::super::DataNode;
 use super::replica::{Payload, Role};
@@ -84,7 +85,12 @@ impl DataNode {
         let Some(ResponseBody::Replicated(reply)) = response.body else {
             return false;
         };
-        self.take_replies(follower, &terms, sent_at, &reply);
+        let asked_at = if planted("lease-counted-from-answer") {
+            self.world.clock.monotonic()
+        } else {
+            sent_at
+        };
+        self.take_replies(follower, &terms, asked_at, &reply);
         true
     }
 
@@ -119,9 +125,7 @@ impl DataNode {
                         .sum::<usize>();
                     appends.push(encode(*shard, append));
                 }
-                Some(Next::Copy) => {
-                    tracing::debug!(shard, follower, "the follower needs a copy of the shard");
-                }
+                Some(Next::Copy) => self.start_copy(*shard, follower),
                 None => {}
             }
         }

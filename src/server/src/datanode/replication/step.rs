@@ -57,7 +57,7 @@ impl Committed<'_> {
             let record = replica.role.log().get(position.sequence);
             let record = record.and_then(|entry| LogRecord::decode(entry.record.as_ref()?.0.clone()).ok());
             if let Some(LogEntry::Prepare(record)) = record.and_then(|record| record.entry) {
-                let lsn = self.lsn;
+                let lsn = Some(self.lsn);
                 replica
                     .prepared
                     .insert(record.transaction, KeptPrepare { lsn, record });
@@ -65,12 +65,16 @@ impl Committed<'_> {
         }
     }
 
-    /// The frame's records are outcomes of `transaction`.
-    pub fn forget_prepares(&mut self, transaction: TransactionId) {
+    /// The frame's records are outcomes of `transaction`. Returns the shards whose engine keeps the prepare record.
+    pub fn forget_prepares(&mut self, transaction: TransactionId) -> Vec<ShardId> {
+        let mut kept = Vec::new();
         for (shard, _) in self.positions {
-            if let Some(replica) = self.shards.get_mut(shard) {
-                replica.prepared.remove(&transaction);
+            let replica = self.shards.get_mut(shard);
+            let prepare = replica.and_then(|replica| replica.prepared.remove(&transaction));
+            if prepare.is_some_and(|prepare| prepare.lsn.is_none()) {
+                kept.push(*shard);
             }
         }
+        kept
     }
 }

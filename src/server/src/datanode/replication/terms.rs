@@ -8,11 +8,12 @@ use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::{Configuration, LogPosition, NotYet};
 use neorunbase_storage::wal::{self, WalRecord};
 use neorunbase_world::clock::timeout;
+use neorunbase_world::fault::planted;
 use prost::Message;
 
 use super::super::DataNode;
-use super::super::assignment::ServeError;
 use super::super::log_record::{LogEntry, LogRecord, TermBeganRecord};
+use super::super::registry::ServeError;
 use super::replica::{Replica, Role};
 use crate::cluster::shard_map::{announce_change, change_shard};
 
@@ -82,7 +83,7 @@ impl DataNode {
         let Role::Follower(follower) = &mut replica.role else {
             return None;
         };
-        if replica.shard.is_damaged() {
+        if replica.shard.is_damaged() || replica.is_installing {
             return None;
         }
         Some(
@@ -152,7 +153,9 @@ impl DataNode {
                 *begun = configuration.term.max(*begun);
             }
         }
-        self.replace_registry(&mut registry, changed).await?;
+        if !planted("term-begun-twice") {
+            self.replace_registry(&mut registry, changed).await?;
+        }
         Ok(())
     }
 

@@ -49,7 +49,7 @@ pub(super) async fn read_registry(world: &World, keyring: &Keyring) -> Result<Re
     RegistryRecord::decode(plaintext.as_slice()).map_err(registry_error)
 }
 
-async fn write_registry(
+pub(super) async fn write_registry(
     world: &World,
     keyring: &Keyring,
     registry: &RegistryRecord,
