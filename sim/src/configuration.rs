@@ -78,6 +78,12 @@ pub struct Knobs {
     pub in_doubt_patience_ms: u64,
     /// Rows of a scan's batch, at most.
     pub scan_batch_visits: usize,
+    /// Bytes of a shard's log that are kept for followers that lag.
+    pub kept_log_bytes: usize,
+    /// Leases of primaries, in milliseconds.
+    pub lease_ms: u64,
+    /// Silence that takes a follower out of the in-sync set, in milliseconds.
+    pub silence_ms: u64,
 }
 
 impl Knobs {
@@ -92,6 +98,9 @@ impl Knobs {
             abandon_after_ms: pick(random, &[1_500, 3_000, 5_000]),
             in_doubt_patience_ms: pick(random, &[50, 300, 1_000]),
             scan_batch_visits: pick(random, &[8, 100, 100_000]),
+            kept_log_bytes: pick(random, &[1 << 10, 16 << 10, 16 << 20]),
+            lease_ms: pick(random, &[600, 1_500, 2_000]),
+            silence_ms: pick(random, &[500, 1_500, 3_000]),
         }
     }
 }

@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::Context;
 use neorunbase_coordination::{EmbeddedService, JournalLocation, JournalSealer, RemoteServer};
 use neorunbase_kms::MasterKey;
+use neorunbase_replication::Timing;
 use neorunbase_server::daemon::{CoordinatorSettings, DataNodeSettings, start_coordinator, start_data_node};
 use neorunbase_server::datanode::DataNodeConfig;
+use neorunbase_server::datanode::config::ReplicationConfig;
 use neorunbase_world::World;
 
-use crate::configuration::{COORDINATION, Configuration};
+use crate::configuration::{COORDINATION, Configuration, Knobs};
 
 /// Where the coordination service listens.
 pub const COORDINATION_PORT: u16 = 2181;
@@ -112,9 +114,24 @@ pub async fn data_node(world: World, name: &str, configuration: &Configuration) 
             wal_segment_bytes: knobs.wal_segment_bytes,
             wal_max_frame_bytes: 8 << 20,
             scan_batch_visits: knobs.scan_batch_visits,
+            replication: replication(knobs),
             ..DataNodeConfig::new(name)
         },
     };
     let handle = start_data_node(world, settings, &master_key()?, None).await?;
     Ok(Box::new(handle))
+}
+
+fn replication(knobs: &Knobs) -> ReplicationConfig {
+    let lease = Duration::from_millis(knobs.lease_ms);
+    ReplicationConfig {
+        timing: Timing {
+            lease,
+            silence: Duration::from_millis(knobs.silence_ms),
+            ..ReplicationConfig::default().timing
+        },
+        heartbeat: lease / 5,
+        kept_log_bytes: knobs.kept_log_bytes,
+        ..ReplicationConfig::default()
+    }
 }

@@ -13,6 +13,8 @@ pub struct ReplicationConfig {
     pub heartbeat: Duration,
     /// How long a message to a follower may take.
     pub call_deadline: Duration,
+    /// Bytes of each shard's log that are kept in memory for followers that lag. Those that lag more get a copy of the shard.
+    pub kept_log_bytes: usize,
     /// Between two looks at whether an in-sync set should change.
     pub in_sync_interval: Duration,
 }
@@ -27,6 +29,7 @@ impl Default for ReplicationConfig {
             },
             heartbeat: Duration::from_millis(400),
             call_deadline: Duration::from_millis(1_000),
+            kept_log_bytes: 16 << 20,
             in_sync_interval: Duration::from_millis(250),
         }
     }

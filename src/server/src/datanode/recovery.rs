@@ -86,7 +86,7 @@ impl DataNode {
         let timing = self.config.replication.timing;
         let now = self.world.clock.monotonic();
         let follower = Follower::restarted(&self.config.name, timing, log, shard.term(), now);
-        let mut replica = Replica::new(shard.clone(), follower);
+        let mut replica = Replica::new(shard.clone(), follower, self.config.replication.kept_log_bytes);
         replica.lsns = lsns;
         for record in prepared_in(shard)? {
             let transaction = record.transaction;

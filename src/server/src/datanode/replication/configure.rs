@@ -57,7 +57,7 @@ impl DataNode {
         for shard in opened {
             let log = ShardLog::starting_at(LogPosition::default());
             let follower = Follower::new(&self.config.name, timing, log, 0);
-            let replica = Replica::new(shard.clone(), follower);
+            let replica = Replica::new(shard.clone(), follower, self.config.replication.kept_log_bytes);
             self.replicas.lock().shards.insert(shard.id, replica);
             self.shards.write().insert(shard.id, shard);
         }

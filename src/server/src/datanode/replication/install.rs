@@ -164,7 +164,7 @@ impl DataNode {
         match follower.offered(term, position) {
             Err(Reply::Stale { term }) => Some(Taken::Stale(term)),
             Err(_) => Some(Taken::Failed),
-            Ok(_) if replica.is_installing => None,
+            Ok(_) if replica.is_installing || replica.shard.is_damaged() => None,
             Ok(true) => None,
             Ok(false) => Some(Taken::NotNeeded),
         }

@@ -61,7 +61,7 @@ impl DataNode {
     fn receive(&self, replicas: &mut Replicas, append: ShardAppend) -> Option<Received<Payload>> {
         let shard = append.shard;
         let replica = replicas.shards.get_mut(&shard)?;
-        if replica.shard.is_damaged() || replica.is_installing {
+        if replica.is_installing {
             return None;
         }
         if let Role::Primary(primary) = &replica.role {
@@ -71,9 +71,14 @@ impl DataNode {
             }
             self.depose(replicas, shard);
         }
-        let Role::Follower(follower) = &mut replicas.shards.get_mut(&shard)?.role else {
+        let replica = replicas.shards.get_mut(&shard)?;
+        let Role::Follower(follower) = &mut replica.role else {
             return None;
         };
+        if replica.shard.is_damaged() {
+            // Nothing of it is worth anything: it asks for a copy of everything.
+            return Some(Received::Refused(Reply::Mismatch { retry_after: 0 }));
+        }
         Some(follower.receive(decode(append)?, self.world.clock.monotonic()))
     }
 

@@ -13,9 +13,7 @@ use super::super::log_record::PrepareRecord;
 use super::super::shard::Shard;
 use super::step::LoggedStep;
 
-/// Bytes of records that are kept for followers that lag, beyond what is not applied yet.
-const KEPT_BYTES: usize = 16 << 20;
-/// As many as that if a copy of the shard is on its way to a follower.
+/// Bytes of records that are kept at most if a copy of the shard is on its way to a follower.
 const KEPT_FOR_COPIES_BYTES: usize = 512 << 20;
 /// What an entry costs besides its record.
 const OVERHEAD_BYTES: usize = 96;
@@ -98,10 +96,12 @@ pub(in crate::datanode) struct Replica {
     pub(super) copies: BTreeMap<String, u64>,
     /// Whether a copy of the shard is being received.
     pub is_installing: bool,
+    /// See [`ReplicationConfig`](super::super::config::ReplicationConfig).
+    kept_log_bytes: usize,
 }
 
 impl Replica {
-    pub fn new(shard: Arc<Shard>, follower: Follower<Payload>) -> Self {
+    pub fn new(shard: Arc<Shard>, follower: Follower<Payload>, kept_log_bytes: usize) -> Self {
         let applied = follower.log().base();
         Self {
             shard,
@@ -114,6 +114,7 @@ impl Replica {
             prepared: BTreeMap::new(),
             copies: BTreeMap::new(),
             is_installing: false,
+            kept_log_bytes,
         }
     }
 
@@ -150,7 +151,7 @@ impl Replica {
         // A copy is of no use without what follows it.
         let copied = self.copies.values().min().copied().unwrap_or(u64::MAX);
         let log = self.role.log_mut();
-        log.forget_beyond(position.sequence.min(copied), KEPT_BYTES);
+        log.forget_beyond(position.sequence.min(copied), self.kept_log_bytes);
         log.forget_beyond(position.sequence, KEPT_FOR_COPIES_BYTES);
         if let Role::Primary(primary) = &mut self.role {
             let matched = primary.matched_by_all().min(position.sequence).min(copied);
