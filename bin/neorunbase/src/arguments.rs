@@ -67,8 +67,8 @@ pub struct StartOptions {
     /// SHARDS of tables that do not say.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub shards_default: u32,
-    /// REPLICAS of tables that do not say. This version keeps one copy of each shard.
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1))]
+    /// REPLICAS of tables that do not say: copies of each shard, on as many data nodes.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub replicas_default: u32,
 }
 

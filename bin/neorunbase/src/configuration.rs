@@ -30,7 +30,7 @@ impl Default for ZooKeeperConfiguration {
         Self {
             servers: "127.0.0.1:2181".to_owned(),
             root: "/neorunbase".to_owned(),
-            session_timeout_seconds: 6,
+            session_timeout_seconds: 3,
         }
     }
 }
@@ -117,10 +117,8 @@ impl CoordinatorConfiguration {
     /// [`Refusal`] that names what is wrong.
     pub fn load(file: &Path) -> Result<Self, Refusal> {
         let configuration: Self = load(file, "NEORUNBASE_COORDINATOR_")?;
-        if configuration.replicas_default != 1 {
-            return Err(Refusal(
-                "replicas_default: this version keeps one copy of each shard, so it must be 1".to_owned(),
-            ));
+        if !(1..=16).contains(&configuration.replicas_default) {
+            return Err(Refusal("replicas_default must be between 1 and 16".to_owned()));
         }
         if !(1..=1024).contains(&configuration.shards_default) {
             return Err(Refusal("shards_default must be between 1 and 1024".to_owned()));

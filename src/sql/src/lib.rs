@@ -2,6 +2,7 @@
 
 pub mod access;
 mod bind;
+pub mod cluster_view;
 mod explain;
 pub mod parser;
 pub mod plan;

@@ -9,6 +9,8 @@ use neorunbase_protocol::channel::{Channel, RequestHandler};
 use neorunbase_protocol::message::{Request, Response, ShardId, ShardRef};
 use neorunbase_protocol::remote::ConnectionTimeouts;
 use neorunbase_protocol::{CallError, ClusterSecret, RemoteChannel};
+use neorunbase_replication::Configuration;
+use neorunbase_sql::cluster_view::{ClusterView, ShardPlacement};
 use neorunbase_world::World;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::CoordinationError;
@@ -40,6 +42,16 @@ pub struct NodeDirectory {
     shard_map: watch::Receiver<Arc<ShardMap>>,
     _member_list: MemberList,
     _shard_map_watcher: ShardMapWatcher,
+}
+
+impl std::fmt::Debug for NodeDirectory {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            formatter,
+            "NodeDirectory({} shards)",
+            self.shard_map.borrow().len()
+        )
+    }
 }
 
 impl NodeDirectory {
@@ -155,5 +167,21 @@ impl NodeDirectory {
         map.mark_unchanged();
         // Either way the caller looks again.
         let _ = timeout(&*self.world.clock, limit, map.changed()).await;
+    }
+}
+
+impl ClusterView for NodeDirectory {
+    fn shards(&self) -> Vec<ShardPlacement> {
+        let map = self.shard_map.borrow().clone();
+        let placement = |(shard, configuration): (&ShardId, &Configuration)| ShardPlacement {
+            group: (shard >> 32) as u32,
+            shard: (shard & u64::from(u32::MAX)) as u32,
+            primary: configuration.primary.clone(),
+            term: configuration.term,
+            epoch: configuration.epoch,
+            in_sync: configuration.in_sync.clone(),
+            replicas: configuration.replicas.clone(),
+        };
+        map.iter().map(placement).collect()
     }
 }

@@ -135,6 +135,7 @@ impl CoordinatorSession {
             search_path: self.settings.search_path(&self.core.user),
             process_id: self.core.process_id,
             settings: self.settings.values(),
+            cluster: self.core.coordinator.router.directory().clone(),
         };
         let statement = analyze(&parsed, &parameter_types, &context)?;
         Ok(CachedPlan {

@@ -38,6 +38,7 @@ pub(crate) use simple_select::{Output, row_locking};
 use slots::Slots;
 pub(crate) use table::{column_from_plan, column_in_plan, rename_columns};
 
+use crate::cluster_view::{ClusterView, NoCluster};
 use crate::parser::{ParsedKind, ParsedStatement, Source};
 use crate::plan::{Plan, ResultColumn, SettingCommand, Statement};
 
@@ -56,6 +57,8 @@ pub struct AnalysisContext {
     pub process_id: i32,
     /// Values of settings, for `current_setting()`.
     pub settings: BTreeMap<String, String>,
+    /// Where shards are, for `neorunbase_shards`.
+    pub cluster: Arc<dyn ClusterView>,
 }
 
 impl AnalysisContext {
@@ -68,6 +71,7 @@ impl AnalysisContext {
             search_path: vec![neorunbase_catalog::snapshot::DEFAULT_SCHEMA.to_owned()],
             process_id: 0,
             settings: BTreeMap::new(),
+            cluster: Arc::new(NoCluster),
         }
     }
 }

@@ -75,6 +75,12 @@ const fn standard(name: &'static str, oid: u32, columns: &'static str) -> Defini
 /// All of them. Arrays, `"char"`, `regproc` and the like are shown as text.
 pub(super) const ALL: &[Definition] = &[
     filled(
+        "neorunbase_shards",
+        15_900,
+        "shard_group int8, shard int8, tables text, replicas_wanted int8, primary_node text, in_sync text, \
+         replicas text, term int8, epoch int8",
+    ),
+    filled(
         "pg_class",
         1259,
         "oid oid, relname name, relnamespace oid, reltype oid, reloftype oid, relowner oid, relam oid, \

@@ -2,6 +2,7 @@
 //! analysed: enough for pgbench, psql's `\d` family and the look-ups of drivers. Relations that we have no rows for
 //! are there and empty.
 
+mod cluster;
 mod definitions;
 mod functions;
 mod information_schema;
@@ -61,6 +62,7 @@ pub(crate) fn relation(
     let columns = definition.columns();
     let rows = match definition.schema {
         "information_schema" => information_schema::rows(context, definition.name),
+        _ if definition.name == "neorunbase_shards" => cluster::shards(context),
         _ => pg_catalog::rows(context, definition.name),
     };
     Ok(Some(relation_of(&columns, &rows)?))

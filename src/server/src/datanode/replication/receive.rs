@@ -6,6 +6,7 @@ use neorunbase_protocol::message::ShardId;
 use neorunbase_protocol::replicate::{Replicate, ReplicateReply, ShardAppend, ShardReply, ShardReplyKind};
 use neorunbase_replication::{Append, Entry, LogPosition, Received, Reply};
 use neorunbase_storage::wal::{self, Lsn, WalRecord};
+use neorunbase_world::fault::planted;
 use prost::Message;
 
 use super::super::DataNode;
@@ -47,7 +48,16 @@ impl DataNode {
             let shards: Vec<_> = taken.iter().map(|(shard, _)| *shard).collect();
             self.advance(&mut replicas, shards);
         }
-        self.write_received(records).await?;
+        if planted("follower-acks-before-fsync") {
+            let node = self.shared()?;
+            let written = async move {
+                // As if it were of no importance.
+                let _ = node.write_received(records).await;
+            };
+            self.world.spawner.spawn("late write", Box::pin(written));
+        } else {
+            self.write_received(records).await?;
+        }
         let replicas = self.replicas.lock();
         for (shard, up_to) in taken {
             let replica = replicas.shards.get(&shard);
