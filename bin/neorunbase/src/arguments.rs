@@ -112,8 +112,10 @@ mod tests {
     }
 
     #[test]
-    fn more_copies_than_this_version_keeps_are_refused() {
-        let refused = Arguments::try_parse_from(["neorunbase", "start", "--replicas-default", "2"]);
-        assert!(refused.is_err());
+    fn numbers_of_copies_that_make_no_sense_are_refused() {
+        for (copies, is_fine) in [("0", false), ("1", true), ("3", true), ("17", false)] {
+            let parsed = Arguments::try_parse_from(["neorunbase", "start", "--replicas-default", copies]);
+            assert_eq!(parsed.is_ok(), is_fine, "{copies}");
+        }
     }
 }
