@@ -10,7 +10,6 @@ use neorunbase_protocol::replicate::{
 use neorunbase_replication::{Append, Asked, Next, Reply};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
-use neorunbase_world::fault::planted;
 
 use super::super::DataNode;
 use super::replica::{Payload, Role};
@@ -85,12 +84,7 @@ impl DataNode {
         let Some(ResponseBody::Replicated(reply)) = response.body else {
             return false;
         };
-        let asked_at = if planted("lease-counted-from-answer") {
-            self.world.clock.monotonic()
-        } else {
-            sent_at
-        };
-        self.take_replies(follower, &terms, asked_at, &reply);
+        self.take_replies(follower, &terms, sent_at, &reply);
         true
     }
 
