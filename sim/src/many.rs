@@ -59,7 +59,7 @@ pub const BUGS: [(&str, &str); 25] = [
         "a follower applies entries that may still be overwritten",
     ),
     (
-        "terms-without-fence",
+        "transactions-outlive-terms",
         "a transaction goes on in the next term without what it wrote in the one before",
     ),
     (

@@ -63,11 +63,6 @@ impl<Detail: Clone> Outcomes<Detail> {
         }
     }
 
-    /// Unknown transactions that began at or before `timestamp` may have lost state here: refuse them.
-    pub fn raise_fence(&mut self, timestamp: TransactionId) {
-        self.fence = self.fence.max(timestamp);
-    }
-
     /// How `transaction` ended, if remembered.
     pub fn get(&self, transaction: TransactionId) -> Option<Outcome> {
         self.recent

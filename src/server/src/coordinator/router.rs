@@ -1,5 +1,6 @@
 //! Sends requests to the primaries of shards, and again where the shard map was old.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,8 @@ use neorunbase_protocol::message::{ErrorKind, ErrorReply, RequestBody, ResponseB
 use neorunbase_types::error::ErrorObjects;
 use neorunbase_types::{SqlError, SqlState};
 use neorunbase_world::World;
+use neorunbase_world::fault::planted;
+use parking_lot::Mutex;
 
 use crate::cluster::NodeDirectory;
 
@@ -47,7 +50,35 @@ impl RouteError {
 
 /// Finds primaries and retries what certainly did not happen. Cheap to clone.
 #[derive(Clone)]
-pub struct Router(Arc<Parts>);
+pub struct Router {
+    parts: Arc<Parts>,
+    /// Of the transaction that calls.
+    touched: Option<TouchedShards>,
+}
+
+/// Where a transaction has run statements that keep something there: the node, and the epoch under which it served.
+///
+/// What is kept is lost when the shard gets another primary (or its primary restarts), which its epoch tells.
+#[derive(Clone, Default)]
+pub struct TouchedShards(Arc<Mutex<BTreeMap<ShardId, (u64, String)>>>);
+
+impl TouchedShards {
+    /// The epoch and the node of `shard`, if it was touched.
+    pub fn get(&self, shard: ShardId) -> Option<(u64, String)> {
+        self.0.lock().get(&shard).cloned()
+    }
+
+    fn has_lost(&self, reference: &ShardRef) -> bool {
+        let touched = self.0.lock();
+        let epoch = touched.get(&reference.shard).map(|(epoch, _)| *epoch);
+        epoch.is_some_and(|epoch| epoch != reference.epoch) && !planted("transactions-outlive-terms")
+    }
+
+    fn touch(&self, reference: &ShardRef, node: &str) {
+        let place = (reference.epoch, node.to_owned());
+        self.0.lock().insert(reference.shard, place);
+    }
+}
 
 struct Parts {
     world: World,
@@ -57,17 +88,29 @@ struct Parts {
 impl Router {
     /// A router over `directory`.
     pub fn new(world: World, directory: Arc<NodeDirectory>) -> Self {
-        Self(Arc::new(Parts { world, directory }))
+        Self {
+            parts: Arc::new(Parts { world, directory }),
+            touched: None,
+        }
+    }
+
+    /// This router for statements of one transaction that keep something on the nodes. A call to a shard that has lost what
+    /// was kept there is an [`UnknownTransaction`](RouteError::UnknownTransaction).
+    pub fn within(&self, touched: &TouchedShards) -> Self {
+        Self {
+            parts: self.parts.clone(),
+            touched: Some(touched.clone()),
+        }
     }
 
     /// The nodes and shards.
     pub fn directory(&self) -> &Arc<NodeDirectory> {
-        &self.0.directory
+        &self.parts.directory
     }
 
     /// The node that serves `shard` now, as far as is known.
     pub fn locate(&self, shard: ShardId) -> Option<(ShardRef, String)> {
-        self.0.directory.locate(shard)
+        self.parts.directory.locate(shard)
     }
 
     /// Calls the primary of `shard`. `build` makes the request for the reference found; it is called again when
@@ -84,13 +127,13 @@ impl Router {
         if let Some(result) = self.try_call(shard, &build).await {
             return result;
         }
-        let deadline = self.0.world.clock.monotonic().after(ROUTING_LIMIT);
+        let deadline = self.parts.world.clock.monotonic().after(ROUTING_LIMIT);
         loop {
-            self.0.directory.shard_map_changed(RETRY_PAUSE).await;
+            self.parts.directory.shard_map_changed(RETRY_PAUSE).await;
             if let Some(result) = self.try_call(shard, &build).await {
                 return result;
             }
-            if self.0.world.clock.monotonic() >= deadline {
+            if self.parts.world.clock.monotonic() >= deadline {
                 return Err(RouteError::Sql(
                     SqlError::new(
                         SqlState::CONNECTION_FAILURE,
@@ -113,10 +156,10 @@ impl Router {
         shard: ShardId,
         build: impl Fn(ShardRef) -> RequestBody,
     ) -> Result<ResponseBody, RouteError> {
-        let deadline = self.0.world.clock.monotonic().after(ROUTING_LIMIT);
+        let deadline = self.parts.world.clock.monotonic().after(ROUTING_LIMIT);
         loop {
             match self.call(shard, &build).await {
-                Err(RouteError::OutcomeUnknown) if self.0.world.clock.monotonic() < deadline => {}
+                Err(RouteError::OutcomeUnknown) if self.parts.world.clock.monotonic() < deadline => {}
                 outcome => return outcome,
             }
         }
@@ -128,8 +171,26 @@ impl Router {
         shard: ShardId,
         build: &impl Fn(ShardRef) -> RequestBody,
     ) -> Option<Result<ResponseBody, RouteError>> {
-        let (reference, channel) = self.0.directory.primary(shard)?;
-        match channel.call(build(reference).into()).await {
+        let (reference, node) = self.parts.directory.locate(shard)?;
+        let channel = self.parts.directory.channel(&node)?;
+        if let Some(touched) = &self.touched
+            && touched.has_lost(&reference)
+        {
+            return Some(Err(RouteError::UnknownTransaction));
+        }
+        let answer = channel.call(build(reference).into()).await;
+        let is_done = match &answer {
+            Ok(response) => !matches!(&response.body, Some(ResponseBody::Error(error))
+                if matches!(error.kind(), ErrorKind::StaleEpoch | ErrorKind::NotLeader)),
+            Err(CallError::Unreachable(_)) => false,
+            Err(CallError::OutcomeUnknown(_)) => true,
+        };
+        if let Some(touched) = &self.touched
+            && is_done
+        {
+            touched.touch(&reference, &node);
+        }
+        match answer {
             Ok(response) => match response.body {
                 Some(ResponseBody::Error(error)) => match error.kind() {
                     ErrorKind::StaleEpoch | ErrorKind::NotLeader => None,

@@ -21,7 +21,7 @@ use neorunbase_world::World;
 use neorunbase_world::fault::planted;
 
 use super::heartbeat::{Heartbeats, OpenTransaction};
-use super::router::{RouteError, Router};
+use super::router::{RouteError, Router, TouchedShards};
 
 /// How long a Coordinator tries to learn an outcome before it reports 08007.
 const RESOLUTION_LIMIT: Duration = Duration::from_secs(30);
@@ -56,6 +56,7 @@ pub struct Transaction {
     /// REPEATABLE READ: drawn at the first statement; 0 before.
     snapshot: Timestamp,
     sequence: u32,
+    touched: TouchedShards,
     /// Shards with writes or locks of this transaction, and the node and epoch they were sent to.
     participants: BTreeMap<ShardId, Participant>,
     /// Oldest first. A name may be there several times: the newest counts.
@@ -126,6 +127,7 @@ impl Transaction {
             open: None,
             snapshot: 0,
             sequence: 0,
+            touched: TouchedShards::default(),
             participants: BTreeMap::new(),
             savepoints: Vec::new(),
         }
@@ -172,6 +174,7 @@ impl Transaction {
         let kept_sequence = self.savepoints[position].sequence;
         self.sequence += 1;
         let sequence = self.sequence;
+        self.learn_places();
         // Only where something was sent since.
         let mut nodes: BTreeMap<String, RollbackTo> = BTreeMap::new();
         for participant in self.participants.values() {
@@ -271,6 +274,25 @@ impl Transaction {
             IsolationLevel::ReadCommitted if single_request => Ok(0),
             IsolationLevel::ReadCommitted => self.services.timestamps.next().await.map_err(timestamp_error),
             _ => Ok(self.snapshot),
+        }
+    }
+
+    /// The router for statements in `context`.
+    pub fn router(&self, context: &StatementContext) -> Router {
+        if context.transaction == 0 {
+            self.services.router.clone()
+        } else {
+            self.services.router.within(&self.touched)
+        }
+    }
+
+    /// Participants are where statements found them, which may not be where they were looked up before.
+    fn learn_places(&mut self) {
+        for (shard, participant) in &mut self.participants {
+            if let Some((epoch, node)) = self.touched.get(*shard) {
+                participant.reference.epoch = epoch;
+                participant.node = node;
+            }
         }
     }
 
@@ -384,6 +406,7 @@ impl Transaction {
         if self.participants.is_empty() {
             return Ok(());
         }
+        self.learn_places();
         let nodes = self.shards_by_node();
         // Taken out so that the end of this function, however reached, ends the heartbeats.
         let _open = self.open.take();
@@ -571,6 +594,7 @@ impl Transaction {
         if self.participants.is_empty() {
             return;
         }
+        self.learn_places();
         let nodes = self.shards_by_node();
         self.participants.clear();
         self.open = None;
@@ -597,6 +621,7 @@ impl Transaction {
     /// Rolls back and returns when the nodes have released its locks (or cannot be reached; they would find out by
     /// themselves).
     pub async fn rollback_and_wait(mut self) {
+        self.learn_places();
         let nodes = self.shards_by_node();
         self.participants.clear();
         let _open = self.open.take();

@@ -92,9 +92,6 @@ impl DataNode {
             RequestBody::ModifyRows(request) => Some((request.shard, request.context.transaction)),
             _ => None,
         };
-        if let Some((reference, transaction)) = &seen_by {
-            self.check_fence(reference, *transaction)?;
-        }
         let answer = self.carry_out(body).await?;
         let Some((reference, transaction)) = seen_by else {
             return Ok(answer);

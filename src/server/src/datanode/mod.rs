@@ -5,8 +5,8 @@
 //!   unmarked after they are applied: a snapshot that could see them waits, every other one need not.
 //! - A row's exclusive lock is held from the first look at its newest version until the outcome is applied, so
 //!   versions of a row have ascending timestamps and no update is lost.
-//! - Uncommitted writes live in memory. A node that may have lost some refuses the transaction: by the shard's
-//!   [fence](shard::Shard::fence), and at the latest by `last_sequence` when it is to commit.
+//! - Uncommitted writes live in memory, for one term of the shard. A transaction that may have lost some goes no further: its
+//!   Coordinator knows the terms in which its statements ran, and commits name them; `last_sequence` is the second line.
 //! - What a request logs has its effect when it is committed, in the order of its shard's log, whatever becomes of the
 //!   request (see [`replication`]).
 
@@ -52,7 +52,6 @@ use neorunbase_protocol::message::{ShardId, ShardRef, TransactionId, WrittenRepl
 use neorunbase_storage::wal::{Wal, WalError};
 use neorunbase_txn::{LockTable, Outcomes, TimestampSource, Transaction};
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::fault::planted;
 use neorunbase_world::{MonotonicTime, TaskHandle, World};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -97,8 +96,6 @@ pub struct DataNode {
     unsent: Notify,
     /// Terms may be to begin.
     terms_due: Notify,
-    /// A shard is served now.
-    served: Notify,
     /// Nodes that replication goes to.
     shippers: Mutex<BTreeSet<String>>,
     /// When each of them was last sent something for every shard.
@@ -285,19 +282,6 @@ impl DataNode {
             .get(&shard)
             .and_then(|replica| replica.configuration.as_ref());
         configuration.map_or(0, |configuration| configuration.term)
-    }
-
-    /// Refuses a transaction that may have lost something when the shard's term began.
-    fn check_fence(&self, reference: &ShardRef, transaction: TransactionId) -> Result<(), Failure> {
-        let shard = self.open_shard(reference.shard)?;
-        if planted("terms-without-fence") {
-            return Ok(());
-        }
-        if transaction == 0 || transaction > shard.fence() || self.outcomes.lock().get(transaction).is_some()
-        {
-            return Ok(());
-        }
-        Err(Failure::UnknownTransaction(transaction))
     }
 
     /// Whether this node is primary of `shard` now, as far as it knows.

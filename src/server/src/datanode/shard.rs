@@ -72,7 +72,6 @@ pub struct Shard {
     applied: Mutex<LogPosition>,
     term: AtomicU64,
     serving: AtomicBool,
-    fence: AtomicU64,
     /// Frames under way that are atomic only while the shard has no other copy.
     alone_frames: AtomicUsize,
     /// Until when (monotonic nanoseconds) no other node can have become primary.
@@ -141,7 +140,6 @@ impl Shard {
             applied: Mutex::new(applied),
             term: AtomicU64::new(term),
             serving: AtomicBool::new(false),
-            fence: AtomicU64::new(0),
             alone_frames: AtomicUsize::new(0),
             lease_until: AtomicU64::new(0),
             visibility: RwLock::new(()),
@@ -167,14 +165,8 @@ impl Shard {
         self.term.fetch_max(term, Ordering::SeqCst);
     }
 
-    /// Transactions up to this one may have lost something here.
-    pub fn fence(&self) -> TransactionId {
-        self.fence.load(Ordering::SeqCst)
-    }
-
-    /// Begins to serve in the term that was begun last. `fence` was drawn since: transactions of earlier terms lie below.
-    pub fn serve(&self, fence: Timestamp) {
-        self.fence.store(fence, Ordering::SeqCst);
+    /// Begins to serve in the term that was begun last.
+    pub fn serve(&self) {
         self.serving.store(true, Ordering::SeqCst);
     }
 

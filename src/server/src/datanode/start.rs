@@ -169,7 +169,6 @@ impl DataNode {
             replicas: Mutex::new(Replicas::default()),
             unsent: Notify::new(),
             terms_due: Notify::new(),
-            served: Notify::new(),
             shippers: Mutex::new(BTreeSet::new()),
             last_shipped: Mutex::new(BTreeMap::new()),
             copying: Mutex::new(BTreeSet::new()),

@@ -178,7 +178,7 @@ impl Execution<'_> {
         let snapshot = self.transaction.statement_snapshot(true).await?;
         let mut context = self.transaction.write_context(&shards, snapshot).await?;
         context.autocommit = self.commits_at_once && shards.len() == 1;
-        let router = &self.core.coordinator.router;
+        let router = &self.transaction.router(&context);
         let calls = writes.into_iter().map(|(shard, placed)| {
             let (sources, writes): (Vec<usize>, Vec<RowWrite>) = placed
                 .into_iter()

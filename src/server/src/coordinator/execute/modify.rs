@@ -37,7 +37,7 @@ impl Execution<'_> {
         let mut context = self.transaction.write_context(&shards, snapshot).await?;
         context.autocommit = self.commits_at_once && shards.len() == 1;
         let parameters = encode_tuple(&self.parameters);
-        let router = &self.core.coordinator.router;
+        let router = &self.transaction.router(&context);
         let calls = targets.into_iter().map(|(shard, target)| {
             let (keys, index, lower, upper) = match target {
                 Target::Keys(keys) => (keys, 0, bytes::Bytes::new(), bytes::Bytes::new()),

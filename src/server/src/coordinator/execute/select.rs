@@ -50,11 +50,12 @@ impl Execution<'_> {
         let parameters = encode_tuple(&self.parameters);
         let mut scans = Vec::with_capacity(targets.len());
         for (shard, target) in targets {
+            let context = write_context.unwrap_or_else(|| self.transaction.read_context(shard, snapshot));
             let scan = ShardScan {
-                router: self.core.coordinator.router.clone(),
+                router: self.transaction.router(&context),
                 shard,
                 storage: location.table.storage,
-                context: write_context.unwrap_or_else(|| self.transaction.read_context(shard, snapshot)),
+                context,
                 program: program.clone(),
                 parameters: parameters.clone(),
                 limit: limit.unwrap_or(0),
@@ -116,6 +117,7 @@ impl Execution<'_> {
         };
         Ok(Arc::new(StatementAccess {
             core: self.core.clone(),
+            router: self.transaction.router(&context),
             context,
             participants,
             locked: parking_lot::Mutex::default(),

@@ -29,6 +29,8 @@ const BATCH_BYTES: u32 = 256 * 1024;
 pub struct StatementAccess {
     /// The session.
     pub core: Arc<SessionCore>,
+    /// For shards where the transaction has something, or gets it.
+    pub router: Router,
     /// Contexts are made from this one.
     pub context: StatementContext,
     /// Shards where the transaction has written or locked before.
@@ -192,8 +194,13 @@ impl TableAccess for StatementAccess {
             } else if !self.participants.contains(&shard) {
                 context.transaction = 0;
             }
+            let router = if context.transaction == 0 {
+                &self.core.coordinator.router
+            } else {
+                &self.router
+            };
             let scan = ShardScan {
-                router: self.core.coordinator.router.clone(),
+                router: router.clone(),
                 shard,
                 storage: request.table.storage,
                 context,

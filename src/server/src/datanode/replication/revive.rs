@@ -1,9 +1,8 @@
 //! The beginning of service in a term: what is undecided in the shard's log comes back with its locks.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use neorunbase_protocol::message::{ShardId, Timestamp, TransactionId};
+use neorunbase_protocol::message::{Timestamp, TransactionId};
 use neorunbase_storage::shard::RowChange;
 use neorunbase_txn::transaction::Participation;
 use neorunbase_txn::{LockKey, LockStrength};
@@ -18,10 +17,7 @@ use super::super::start::StartError;
 use super::super::table::{index_entries, unique_values};
 use super::super::{DataNode, Participant};
 use super::replay::tables_of;
-use super::replica::{Replica, Role};
-
-/// Between two attempts to reach the timestamp oracle.
-const FENCE_RETRY: Duration = Duration::from_millis(100);
+use super::replica::Replica;
 
 impl DataNode {
     /// Serves the shard: everything of earlier terms had its effect.
@@ -32,33 +28,8 @@ impl DataNode {
             shard.damage.lock().get_or_insert_with(|| error.to_string());
             return;
         }
-        let (Role::Primary(primary), Ok(node)) = (&replica.role, self.shared()) else {
-            return;
-        };
-        let term = primary.term();
-        let task = async move { node.serve_behind_fence(shard.id, term).await };
-        self.world.spawner.spawn("beginning of service", Box::pin(task));
-    }
-
-    /// Serves the shard as soon as a timestamp is known that lies above all transactions of earlier terms.
-    async fn serve_behind_fence(&self, shard: ShardId, term: u64) {
-        let fence = loop {
-            match self.timestamps.next().await {
-                Ok(now) => break now,
-                Err(error) => {
-                    tracing::debug!(shard, %error, "cannot fence off transactions of earlier terms yet");
-                    self.world.clock.sleep(FENCE_RETRY).await;
-                }
-            }
-        };
-        let mut replicas = self.replicas.lock();
-        if let Some(replica) = replicas.shards.get_mut(&shard)
-            && replica.primary_of(term).is_some()
-        {
-            replica.shard.serve(fence);
-            replica.refresh_lease();
-            self.served.notify_waiters();
-        }
+        shard.serve();
+        replica.refresh_lease();
     }
 
     fn prepare_serving(&self, replica: &Replica) -> Result<(), StartError> {

@@ -17,15 +17,17 @@ async fn acknowledged_commits_survive_and_others_vanish() {
     node.boot().await;
     assert_eq!(node.scan(&TestTransaction::new(0)).await, [(1, 11), (2, 20)]);
     assert_eq!(node.commit(&committed).await, Ok(timestamp));
-    // The open transaction lost its write: neither may it commit nor go on as if nothing had happened.
+    // The open transaction lost its write: neither may it commit nor, in the term that its Coordinator knows, go on.
+    node.term -= 1;
     assert_eq!(
         node.commit(&open).await.unwrap_err().kind(),
         ErrorKind::UnknownTransaction
     );
     assert_eq!(
         node.insert(&open, &[(4, 40)]).await.unwrap_err().kind(),
-        ErrorKind::UnknownTransaction
+        ErrorKind::StaleEpoch
     );
+    node.term += 1;
     node.insert(&node.autocommit(), &[(5, 50)]).await.unwrap();
     let by_value = ScanRows {
         index: BY_VALUE,
