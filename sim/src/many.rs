@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::verdict::Verdict;
 
 /// Bugs that roles can be told to have, and the checkers must find.
-pub const BUGS: [(&str, &str); 25] = [
+pub const BUGS: [(&str, &str); 22] = [
     ("ack-before-fsync", "the log acknowledges before its sync"),
     (
         "torn-tail-accepted",
@@ -67,14 +67,6 @@ pub const BUGS: [(&str, &str); 25] = [
         "a deposed primary acknowledges commits that the next one may not have",
     ),
     (
-        "outcome-beside-decision",
-        "other shards may commit before the anchor's decision is in all its copies",
-    ),
-    (
-        "one-round-across-copies",
-        "shards with several copies commit in one round, as if one frame reached all copies at once",
-    ),
-    (
         "term-begun-twice",
         "a primary goes on in its old term after a restart",
     ),
@@ -85,10 +77,6 @@ pub const BUGS: [(&str, &str); 25] = [
     (
         "revived-without-locks",
         "a new primary finds prepared transactions, but does not lock what they wrote",
-    ),
-    (
-        "abort-presumed-in-memory",
-        "an anchor answers that a transaction has aborted before that is durable",
     ),
     (
         "outcome-not-replayed",

@@ -18,7 +18,6 @@ use neorunbase_sql::plan::IsolationLevel;
 use neorunbase_txn::timestamp::{TimestampError, TimestampSource};
 use neorunbase_types::{Result, SqlError, SqlState};
 use neorunbase_world::World;
-use neorunbase_world::fault::planted;
 
 use super::heartbeat::{Heartbeats, OpenTransaction};
 use super::router::{RouteError, Router, TouchedShards};
@@ -413,9 +412,7 @@ impl Transaction {
         // One frame of a node's log is atomic only on that node: other copies get it shard by shard.
         let directory = self.services.router.directory();
         let is_replicated = |shard: &ShardId| directory.is_replicated(*shard);
-        let is_atomic = self.participants.len() == 1
-            || !self.participants.keys().any(is_replicated)
-            || planted("one-round-across-copies");
+        let is_atomic = self.participants.len() == 1 || !self.participants.keys().any(is_replicated);
         if nodes.len() == 1 && is_atomic {
             self.commit_local(nodes).await
         } else {

@@ -16,7 +16,6 @@ use neorunbase_storage::wal::WalRecord;
 use neorunbase_txn::transaction::Participation;
 use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::fault::planted;
 use prost::Message;
 
 use super::commit_step::{CommitStep, PrepareStep};
@@ -316,7 +315,7 @@ impl DataNode {
             ..reply
         };
         let together = self.count_on_being_alone(&records);
-        if records.len() > 1 && together.is_none() && !planted("one-round-across-copies") {
+        if records.len() > 1 && together.is_none() {
             return Err(Failure::Sql(
                 SqlError::new(
                     SqlState::SERIALIZATION_FAILURE,

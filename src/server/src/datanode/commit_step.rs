@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use neorunbase_protocol::message::{ShardId, Timestamp, WrittenReply};
 use neorunbase_txn::{Outcome, Phase};
-use neorunbase_world::fault::planted;
 
 use super::commit::Part;
 use super::replication::{Committed, LoggedStep};
@@ -23,9 +22,7 @@ pub(super) struct CommitStep {
 
 impl LoggedStep for CommitStep {
     fn committed(self: Box<Self>, node: &DataNode, committed: &mut Committed<'_>) {
-        if node.apply_parts(&self.parts, self.commit_timestamp, committed, |_| Vec::new())
-            && self.participant.phase() == Phase::Committing
-        {
+        if node.apply_parts(&self.parts, self.commit_timestamp, committed, |_| Vec::new()) {
             let outcome = Outcome::Committed(self.commit_timestamp);
             node.settle(&self.participant, outcome, self.reply);
         }
@@ -37,12 +34,10 @@ impl LoggedStep for CommitStep {
 
     fn voided(&mut self, node: &DataNode, shard: ShardId) {
         assert!(
-            self.parts.len() == 1 || planted("one-round-across-copies"),
+            self.parts.len() == 1,
             "a commit of several shards in one round took shard {shard:#x} for one without other copies"
         );
-        if self.participant.phase() == Phase::Committing {
-            node.lose(&self.participant);
-        }
+        node.lose(&self.participant);
     }
 }
 

@@ -13,7 +13,6 @@ use neorunbase_protocol::message::{
 use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
-use neorunbase_world::fault::planted;
 
 use super::commit::{outcome_at, wal_record};
 use super::failure::Failure;
@@ -239,11 +238,6 @@ impl DataNode {
             if transactions.contains_key(&transaction) || !self.presumed.lock().insert(transaction) {
                 return Ok(undecided(Decision::Pending)); // it has just begun, or somebody else is at it
             }
-        }
-        if planted("abort-presumed-in-memory") {
-            self.outcomes.lock().record_abandoned(transaction);
-            self.presumed.lock().remove(&transaction);
-            return Ok(reply(Outcome::Aborted));
         }
         let presumed = Presumed {
             node: self.shared()?,

@@ -155,8 +155,7 @@ impl DataNode {
             return Ok(());
         }
         let together = anchor.and_then(|_| self.count_on_being_alone(&records));
-        let is_one_frame =
-            planted("outcome-beside-decision") || anchor.is_none() || parts.len() == 1 || together.is_some();
+        let is_one_frame = anchor.is_none() || parts.len() == 1 || together.is_some();
         if is_one_frame {
             let step = step(parts, anchor, true, together);
             return self.log(records, Box::new(step), Room::OrWait).await;
