@@ -15,6 +15,12 @@ pub struct Configuration {
     pub in_sync: Vec<String>,
     /// All nodes that hold, or are about to hold, a copy.
     pub replicas: Vec<String>,
+    /// The member that the primary is asked to hand the shard over to.
+    #[serde(default)]
+    pub handover: Option<String>,
+    /// Whether the term's primary was handed the shard by the one before, which reads no more: its leases mean nothing.
+    #[serde(default)]
+    pub is_handed_over: bool,
 }
 
 impl Configuration {
@@ -30,6 +36,8 @@ impl Configuration {
             in_sync: vec![primary.clone()],
             primary,
             replicas,
+            handover: None,
+            is_handed_over: false,
         }
     }
 
@@ -47,6 +55,8 @@ impl Configuration {
         let mut next = self.clone();
         next.epoch += 1;
         next.term = next.epoch;
+        next.handover = None;
+        next.is_handed_over = false;
         if self.primary != node {
             next.in_sync.retain(|member| *member != self.primary);
             next.primary = node.to_owned();
@@ -62,6 +72,39 @@ impl Configuration {
         let mut next = self.clone();
         next.epoch += 1;
         next.in_sync.retain(|member| member != node);
+        next.handover = next.handover.filter(|next| next != node);
+        Some(next)
+    }
+
+    /// With the wish that the primary hand the shard over to `node`, which must be in sync.
+    pub fn handing_over(&self, node: &str) -> Option<Self> {
+        if self.primary == node || !self.is_in_sync(node) || self.handover.is_some() {
+            return None;
+        }
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.handover = Some(node.to_owned());
+        Some(next)
+    }
+
+    /// With `node` as primary of a new term, as the primary itself proposes it: it must neither read nor write any more
+    /// before it does.
+    pub fn handed_over(&self, node: &str) -> Option<Self> {
+        let mut next = self.promoted(node)?;
+        next.is_handed_over = self.primary != node;
+        Some(next)
+    }
+
+    /// Without the replica `node`, in sync or not. The primary stays.
+    pub fn dropping(&self, node: &str) -> Option<Self> {
+        if self.primary == node || !self.replicas.iter().any(|replica| replica == node) {
+            return None;
+        }
+        let mut next = self.clone();
+        next.epoch += 1;
+        next.in_sync.retain(|member| member != node);
+        next.replicas.retain(|replica| replica != node);
+        next.handover = next.handover.filter(|next| next != node);
         Some(next)
     }
 

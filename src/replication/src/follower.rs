@@ -208,7 +208,7 @@ impl<R: Record> Follower<R> {
         if configuration.term == self.begun {
             return Err(NotYet::BegunBefore);
         }
-        if now < self.granted_until {
+        if now < self.granted_until && !configuration.is_handed_over {
             return Err(NotYet::Leased {
                 until: self.granted_until,
             });

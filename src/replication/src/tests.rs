@@ -53,6 +53,11 @@ fn an_acknowledgement_without_the_followers_is_found() {
 }
 
 #[test]
+fn a_handover_by_a_primary_that_reads_on_is_found() {
+    is_found(Flaw::HandsOverWhileReading);
+}
+
+#[test]
 fn a_primary_from_outside_the_set_is_found() {
     is_found(Flaw::PromotesAnybody);
 }

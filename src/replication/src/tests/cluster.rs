@@ -34,6 +34,7 @@ pub enum Flaw {
     ShrinksUnasked,
     ClocksDriftTooFar,
     CopyMissesTail,
+    HandsOverWhileReading,
 }
 
 #[derive(Clone, Default)]
@@ -223,7 +224,8 @@ impl Cluster {
                 }
             }
             974..978 => self.restart(node),
-            978..982 => self.promote(),
+            978..981 => self.promote(),
+            981..982 => self.hand_over(node),
             982..985 => {
                 self.deaf.insert(node);
             }
@@ -438,6 +440,29 @@ impl Cluster {
             self.post(number, number, Message::Write(proposed));
         }
         self.apply(number);
+    }
+
+    /// A primary asks for another one, after it has stopped to be one.
+    fn hand_over(&mut self, number: usize) {
+        let goes_on = self.has(Flaw::HandsOverWhileReading);
+        let node = &mut self.nodes[number];
+        let Some(Role::Primary(primary)) = &node.role else {
+            return;
+        };
+        let configuration = primary.configuration().clone();
+        let Some(next) = configuration
+            .in_sync
+            .iter()
+            .find(|member| **member != configuration.primary)
+        else {
+            return;
+        };
+        let proposed = configuration.handed_over(next).expect("it is in sync");
+        if !goes_on && let Some(Role::Primary(primary)) = node.role.take() {
+            node.pending.clear();
+            node.role = Some(Role::Follower(primary.depose()));
+        }
+        self.post(number, number, Message::Write(proposed));
     }
 
     /// The node looks at the configuration. What it sees may be old.
