@@ -26,6 +26,7 @@ use crate::world::clock::SimClock;
 use crate::world::disk::SimDisk;
 use crate::world::entropy::SimEntropy;
 use crate::world::network::Fabric;
+use crate::world::now_nanos;
 use crate::world::spawner::SimSpawner;
 
 /// How often the supervisor looks for disks that failed under their process.
@@ -117,6 +118,10 @@ impl Cluster {
     async fn process(cluster: Weak<Self>, name: String) {
         let Some(cluster) = cluster.upgrade() else { return };
         let incarnation = cluster.machines[&name].disk.incarnation();
+        if cluster.configuration.late_data_node().as_ref() == Some(&name) {
+            let joins_at = Duration::from_millis(cluster.configuration.late_data_node_ms);
+            madsim::time::sleep(joins_at.saturating_sub(Duration::from_nanos(now_nanos()))).await;
+        }
         trace!(cluster.trace, "node {name} starts");
         match cluster.run_role(&name).await {
             Ok(running) => {

@@ -25,6 +25,8 @@ pub struct Configuration {
     pub length_ms: u64,
     /// Number of Data Nodes.
     pub data_nodes: u32,
+    /// When one more Data Node joins, in milliseconds; 0: never.
+    pub late_data_node_ms: u64,
     /// SHARDS of each table.
     pub shards: u32,
     /// REPLICAS of each table.
@@ -121,6 +123,7 @@ impl Configuration {
             seed,
             length_ms,
             data_nodes,
+            late_data_node_ms: 0,
             shards: pick(&mut random, &[1, 2, 3, 4, 6, 8, 12]),
             replicas: pick(&mut random, &[1, 2, 2, 3]),
             clients: pick(&mut random, &[2, 3, 5]),
@@ -137,6 +140,10 @@ impl Configuration {
             knobs: Knobs::draw(&mut random),
             plan: FaultPlan::default(),
         };
+        if random.random_bool(0.4) {
+            configuration.data_nodes += 1;
+            configuration.late_data_node_ms = random.random_range(5_000..=length_ms.max(6_000) / 2);
+        }
         let servers = configuration.data_nodes + 2;
         let worst_drift = pick(&mut random, &[0, 200, 20_000]);
         let worst_skew = pick(&mut random, &[0, 1_000_000, 3_600_000_000]);
@@ -157,6 +164,11 @@ impl Configuration {
         (1..=self.data_nodes)
             .map(|number| format!("data-{number}"))
             .collect()
+    }
+
+    /// The Data Node that joins late.
+    pub fn late_data_node(&self) -> Option<String> {
+        (self.late_data_node_ms > 0).then(|| format!("data-{}", self.data_nodes))
     }
 
     /// Names of the machines that clients run on.

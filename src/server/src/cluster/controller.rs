@@ -16,7 +16,7 @@ use neorunbase_world::{Coordination, MonotonicTime, World};
 use serde::{Deserialize, Serialize};
 
 use super::paths;
-use super::placement::{Load, Nodes, first_configuration, next_change};
+use super::placement::{Load, Nodes, balancing_change, first_configuration, next_change};
 use super::shard_map::{ShardMap, announce_change, change_shard, read_shard_map};
 
 /// How often the Controller looks even if nobody told it to.
@@ -147,6 +147,7 @@ async fn place_shards(
     let nodes = attendance.look(alive, &map, world.clock.monotonic());
     let mut load = Load::of(&map, &nodes);
     let mut changed = false;
+    let mut replicas = BTreeMap::new();
     for name in coordination.children(paths::GROUPS).await? {
         let (Ok(group), Some((data, _))) = (
             name.parse::<u32>(),
@@ -160,6 +161,7 @@ async fn place_shards(
         };
         for index in 0..requirement.shards {
             let shard = shard_id(group, index);
+            replicas.insert(shard, requirement.replicas);
             let Some(current) = map.get(&shard) else {
                 let Some(first) = first_configuration(requirement.replicas, &load) else {
                     return Ok(()); // No data node is alive; membership will wake us.
@@ -180,6 +182,13 @@ async fn place_shards(
             load.add(&next);
             changed = true;
         }
+    }
+    let replicas_of = |shard| replicas.get(&shard).copied().unwrap_or(1);
+    if !changed && let Some((shard, next)) = balancing_change(&map, replicas_of, &nodes, &load) {
+        if change_shard(coordination, shard, &next).await? == next {
+            tracing::info!(shard, ?next, "the Controller evens out the load");
+        }
+        changed = true;
     }
     if changed || !map.is_empty() && coordination.get(paths::SHARDS_CHANGED).await?.is_none() {
         announce_change(coordination).await?;

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::Configuration;
 use neorunbase_world::fault::planted;
 
@@ -53,6 +54,19 @@ impl Load {
     fn fewest_primaries<'a>(&self, candidates: impl Iterator<Item = &'a String>) -> Option<String> {
         let led = |name: &&String| self.0.get(*name).map_or(0, |held| held.primaries);
         candidates.min_by_key(led).cloned()
+    }
+
+    /// The node among `candidates` that holds the most copies.
+    fn most_copies<'a>(&self, candidates: impl Iterator<Item = &'a String>) -> Option<String> {
+        let held = |name: &&String| self.0.get(*name).map_or(0, |held| held.copies);
+        candidates.max_by_key(held).cloned()
+    }
+
+    /// The nodes with the most and the least, if they are more than one apart.
+    fn extremes(&self, measure: impl Fn(&Held) -> usize) -> Option<(String, String)> {
+        let (full, most) = self.0.iter().max_by_key(|(_, held)| measure(held))?;
+        let (empty, least) = self.0.iter().min_by_key(|(_, held)| measure(held))?;
+        (measure(most) > measure(least) + 1).then(|| (full.clone(), empty.clone()))
     }
 
     /// The `count` nodes that hold the fewest copies, those of `without` left out.
@@ -109,13 +123,67 @@ pub fn next_change(
         return current.with_replica(spare);
     }
     // A copy goes only when there are enough without it.
-    let surplus = current.replicas.len() > replicas && current.in_sync.len() >= replicas;
-    let outsiders = || current.replicas.iter().filter(|name| !current.is_in_sync(name));
-    if surplus {
-        let gone = outsiders().find(|name| nodes.gone.contains(*name));
-        return current.without_replica(gone.or_else(|| outsiders().next())?);
+    if current.replicas.len() <= replicas || current.in_sync.len() < replicas || current.handover.is_some() {
+        return None;
     }
-    None
+    let outsiders = || current.replicas.iter().filter(|name| !current.is_in_sync(name));
+    if let Some(gone) = outsiders()
+        .find(|name| nodes.gone.contains(*name))
+        .or_else(|| outsiders().next())
+    {
+        // One that is catching up was added for a reason, if there are not too many others.
+        let is_wanted =
+            current.in_sync.len() <= replicas && !nodes.gone.contains(gone) && nodes.alive.contains(gone);
+        return if is_wanted { None } else { current.dropping(gone) };
+    }
+    let fullest = load.most_copies(current.in_sync.iter())?;
+    if fullest != current.primary {
+        return current.dropping(&fullest);
+    }
+    // The primary's own copy goes once another member leads.
+    let others = current.in_sync.iter().filter(|name| **name != current.primary);
+    current.handing_over(&load.fewest_primaries(others)?)
+}
+
+/// One step towards an even load, once every shard has what it needs. Copies come first, then who leads.
+pub fn balancing_change(
+    map: &ShardMap,
+    replicas_of: impl Fn(ShardId) -> u32,
+    nodes: &Nodes,
+    load: &Load,
+) -> Option<(ShardId, Configuration)> {
+    let is_settled = |shard: ShardId, configuration: &Configuration| {
+        let replicas = replicas_of(shard).max(1) as usize;
+        configuration.replicas.len() == replicas
+            && configuration.in_sync.len() == replicas
+            && configuration.handover.is_none()
+            && configuration
+                .replicas
+                .iter()
+                .all(|name| nodes.alive.contains(name))
+    };
+    if !map
+        .iter()
+        .all(|(shard, configuration)| is_settled(*shard, configuration))
+    {
+        return None;
+    }
+    if let Some((full, empty)) = load.extremes(|held| held.copies) {
+        let can_move = |configuration: &&Configuration| {
+            configuration.replicas.contains(&full) && !configuration.replicas.contains(&empty)
+        };
+        // Nothing stands still while a copy moves that does not lead.
+        let (shard, configuration) = map
+            .iter()
+            .filter(|(_, configuration)| can_move(configuration))
+            .min_by_key(|(_, configuration)| configuration.primary == full)?;
+        return Some((*shard, configuration.with_replica(&empty)?));
+    }
+    let (full, empty) = load.extremes(|held| held.primaries)?;
+    let (shard, configuration) = map
+        .iter()
+        .find(|(_, configuration)| configuration.primary == full && configuration.is_in_sync(&empty))?;
+    Some((*shard, configuration.handing_over(&empty)?))
 }
 
 #[cfg(test)]
@@ -193,5 +261,61 @@ mod tests {
             None,
             "there is no spare node"
         );
+    }
+
+    /// Makes all changes that are asked for, as a cluster would, until there are none.
+    fn settle(map: &mut ShardMap, replicas: u32, nodes: &Nodes) -> usize {
+        for round in 0..1_000 {
+            let mut changed = false;
+            for shard in map.keys().copied().collect::<Vec<_>>() {
+                let load = Load::of(map, nodes);
+                if let Some(next) = next_change(&map[&shard], replicas, nodes, &load) {
+                    map.insert(shard, next);
+                    changed = true;
+                }
+            }
+            let load = Load::of(map, nodes);
+            if let Some((shard, next)) = balancing_change(map, |_| replicas, nodes, &load) {
+                map.insert(shard, next);
+                changed = true;
+            }
+            // What the primaries do.
+            for configuration in map.values_mut() {
+                let late = configuration
+                    .replicas
+                    .iter()
+                    .find(|name| nodes.alive.contains(*name) && !configuration.is_in_sync(name));
+                if let Some(next) = late.and_then(|late| configuration.with(late)) {
+                    *configuration = next;
+                    changed = true;
+                } else if let Some(next) = configuration.handover.clone() {
+                    *configuration = configuration.handed_over(&next).unwrap();
+                    changed = true;
+                }
+            }
+            if !changed {
+                return round;
+            }
+        }
+        panic!("it never ends: {map:?}");
+    }
+
+    #[test]
+    fn a_node_that_joins_gets_its_share_of_copies_and_of_primaries() {
+        for replicas in [1, 2, 3] {
+            let three = nodes(&["a", "b", "c"], &[]);
+            let mut map = ShardMap::new();
+            for shard in 0..12 {
+                let load = Load::of(&map, &three);
+                map.insert(shard, first_configuration(replicas, &load).unwrap());
+            }
+            settle(&mut map, replicas, &three);
+            let four = nodes(&["a", "b", "c", "d"], &[]);
+            settle(&mut map, replicas, &four);
+            let load = Load::of(&map, &four);
+            assert_eq!(load.extremes(|held| held.copies), None, "{load:?}");
+            assert_eq!(load.extremes(|held| held.primaries), None, "{load:?}");
+            assert!(map.values().all(|shard| shard.in_sync.len() == replicas as usize));
+        }
     }
 }

@@ -57,8 +57,10 @@ impl LoggedStep for PrepareStep {
     }
 
     fn voided(&mut self, node: &DataNode, shard: ShardId) {
-        let Ok(shard) = node.open_shard(shard) else { return };
-        if node.strip(&self.participant, &shard) && self.participant.phase() == Phase::Preparing {
+        let nothing_left = node
+            .open_shard(shard)
+            .map_or(true, |shard| node.strip(&self.participant, &shard));
+        if nothing_left && self.participant.phase() == Phase::Preparing {
             node.lose(&self.participant);
         }
     }

@@ -92,6 +92,7 @@ impl DataNode {
             RequestBody::ModifyRows(request) => Some((request.shard, request.context.transaction)),
             _ => None,
         };
+        let _entered = self.enter(&body)?;
         let answer = self.carry_out(body).await?;
         let Some((reference, transaction)) = seen_by else {
             return Ok(answer);

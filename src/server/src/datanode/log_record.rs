@@ -185,4 +185,7 @@ pub struct RegisteredShard {
     /// Records of the shard below this position of the node's log were overtaken by such a copy.
     #[prost(uint64, tag = "4")]
     pub log_from: u64,
+    /// Whether the copy was given up: there is no engine, and what the log has of the shard counts no more.
+    #[prost(bool, tag = "5")]
+    pub dropped: bool,
 }

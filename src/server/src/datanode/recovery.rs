@@ -44,12 +44,12 @@ impl DataNode {
         let mut found: BTreeMap<ShardId, Vec<Found>> = BTreeMap::new();
         for Frame { lsn, records } in recovered.frames {
             for record in records {
+                if log_from.get(&record.shard).is_some_and(|from| lsn < *from) {
+                    continue;
+                }
                 if self.open_shard(record.shard).is_err() {
                     let shard = record.shard;
                     return Err(StartError::UnknownShard { shard, lsn });
-                }
-                if log_from.get(&record.shard).is_some_and(|from| lsn < *from) {
-                    continue;
                 }
                 overwrite(found.entry(record.shard).or_default(), Found { lsn, record });
             }

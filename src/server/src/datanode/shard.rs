@@ -62,6 +62,15 @@ fn table_key(digest: u64) -> Bytes {
     [TABLE_PREFIX, &digest.to_be_bytes()].concat().into()
 }
 
+/// A request that may leave something in a shard.
+pub struct Entered(Arc<Shard>);
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.0.entered.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// A shard.
 pub struct Shard {
     /// Its id.
@@ -74,6 +83,10 @@ pub struct Shard {
     serving: AtomicBool,
     /// Frames under way that are atomic only while the shard has no other copy.
     alone_frames: AtomicUsize,
+    /// Whether new transactions are sent away.
+    is_closed: AtomicBool,
+    /// Requests under way that may leave something in the shard.
+    entered: AtomicUsize,
     /// Until when (monotonic nanoseconds) no other node can have become primary.
     lease_until: AtomicU64,
     /// Held shared while a read takes its view, exclusively while a commit is applied: a read of several keys sees
@@ -141,6 +154,8 @@ impl Shard {
             term: AtomicU64::new(term),
             serving: AtomicBool::new(false),
             alone_frames: AtomicUsize::new(0),
+            is_closed: AtomicBool::new(false),
+            entered: AtomicUsize::new(0),
             lease_until: AtomicU64::new(0),
             visibility: RwLock::new(()),
             in_doubt: Mutex::new(InDoubt::default()),
@@ -194,6 +209,27 @@ impl Shard {
     /// Whether nothing under way counts on the shard having no other copy.
     pub fn may_have_copies(&self) -> bool {
         self.alone_frames.load(Ordering::SeqCst) == 0
+    }
+
+    /// Closes (or opens) the shard for transactions that have nothing in it.
+    pub fn close(&self, is_closed: bool) {
+        self.is_closed.store(is_closed, Ordering::SeqCst);
+    }
+
+    /// Whether new transactions are to be sent away.
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::SeqCst)
+    }
+
+    /// Counts a request in. To be asked [`is_closed`](Self::is_closed) afterwards.
+    pub fn enter(self: &Arc<Self>) -> Entered {
+        self.entered.fetch_add(1, Ordering::SeqCst);
+        Entered(self.clone())
+    }
+
+    /// Whether no request is under way that may leave something here.
+    pub fn is_quiet(&self) -> bool {
+        self.entered.load(Ordering::SeqCst) == 0
     }
 
     /// Whether what was read just now in `term` is the newest there is anywhere.

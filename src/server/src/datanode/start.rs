@@ -207,6 +207,7 @@ impl DataNode {
         let interval = self.config.replication.in_sync_interval;
         self.start_task("data node in-sync sets", interval, |node| async move {
             node.change_in_sync_sets().await;
+            node.hand_over_shards().await;
             true
         });
         self.start_task(

@@ -120,12 +120,13 @@ impl DataNode {
                 term: record.term,
                 sequence: *sequence,
             };
-            let Some(replica) = replicas.shards.get_mut(&record.shard) else {
-                continue; // copies do not go away while a frame is under way
-            };
-            let Some(primary) = replica.primary_of(record.term) else {
+            let replica = replicas.shards.get_mut(&record.shard);
+            let Some(replica) = replica.filter(|replica| replica.is_primary_of(record.term)) else {
                 frame.is_voided = true;
                 frame.step.voided(self, record.shard);
+                continue;
+            };
+            let Some(primary) = replica.primary_of(record.term) else {
                 continue;
             };
             assert_eq!(

@@ -6,9 +6,10 @@ use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::{Configuration, Follower, LogPosition, ShardLog};
 
 use super::super::DataNode;
-use super::super::log_record::RegisteredShard;
+use super::super::log_record::{RegisteredShard, RegistryRecord};
 use super::super::registry::ServeError;
-use super::super::shard::Shard;
+use super::super::shard::{Shard, engine_path};
+use super::super::start::StartError;
 use super::replica::{Replica, Replicas, Role};
 use crate::cluster::ShardMap;
 
@@ -25,6 +26,7 @@ impl DataNode {
                 self.configure_shard(&mut replicas, *shard, configuration.clone());
             }
         }
+        self.drop_copies(map).await?;
         self.terms_due.notify_one();
         self.start_shippers();
         Ok(())
@@ -40,13 +42,31 @@ impl DataNode {
             if !wanted(configuration) || self.open_shard(*shard).is_ok() {
                 continue;
             }
-            opened.push(self.open_new_shard(*shard).await?);
-            if let Err(place) = changed.shards.binary_search_by_key(shard, |known| known.shard) {
-                let registered = RegisteredShard {
-                    shard: *shard,
-                    ..RegisteredShard::default()
-                };
-                changed.shards.insert(place, registered);
+            let place = changed.shards.binary_search_by_key(shard, |known| known.shard);
+            if place.is_ok_and(|place| changed.shards[place].dropped) {
+                // Files may be left of it.
+                self.world
+                    .engines
+                    .destroy(&engine_path(*shard))
+                    .await
+                    .map_err(StartError::from)?;
+            }
+            let copy = self.open_new_shard(*shard).await?;
+            copy.begin_term(begun_before(&registry, *shard));
+            opened.push(copy);
+            match place {
+                Ok(place) => {
+                    let known = &mut changed.shards[place];
+                    known.dropped = false;
+                    known.log_from = self.wal.next_lsn();
+                }
+                Err(place) => {
+                    let registered = RegisteredShard {
+                        shard: *shard,
+                        ..RegisteredShard::default()
+                    };
+                    changed.shards.insert(place, registered);
+                }
             }
         }
         if opened.is_empty() {
@@ -56,7 +76,7 @@ impl DataNode {
         let timing = self.config.replication.timing;
         for shard in opened {
             let log = ShardLog::starting_at(LogPosition::default());
-            let follower = Follower::new(&self.config.name, timing, log, 0);
+            let follower = Follower::new(&self.config.name, timing, log, shard.term());
             let replica = Replica::new(shard.clone(), follower, self.config.replication.kept_log_bytes);
             self.replicas.lock().shards.insert(shard.id, replica);
             self.shards.write().insert(shard.id, shard);
@@ -113,4 +133,10 @@ impl DataNode {
         let served = |shard: &Arc<Shard>| shard.serving().map(|term| (shard.id, term));
         shards.values().filter_map(served).collect()
     }
+}
+
+/// The highest term that this node has begun for `shard`, with a copy that it has now or had before.
+fn begun_before(registry: &RegistryRecord, shard: ShardId) -> u64 {
+    let known = registry.shards.binary_search_by_key(&shard, |known| known.shard);
+    known.map_or(0, |place| registry.shards[place].begun)
 }

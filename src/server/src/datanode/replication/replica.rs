@@ -7,6 +7,7 @@ use bytes::Bytes;
 use neorunbase_protocol::message::{ShardId, TransactionId};
 use neorunbase_replication::{Configuration, Follower, LogPosition, Primary, Record, ShardLog};
 use neorunbase_storage::wal::Lsn;
+use neorunbase_world::MonotonicTime;
 use tokio::sync::oneshot;
 
 use super::super::log_record::PrepareRecord;
@@ -96,6 +97,8 @@ pub(in crate::datanode) struct Replica {
     pub(super) copies: BTreeMap<String, u64>,
     /// Whether a copy of the shard is being received.
     pub is_installing: bool,
+    /// Since when the shard takes no new transactions (or last did not), because it is to be handed over.
+    pub(super) closed_since: Option<MonotonicTime>,
     /// See [`ReplicationConfig`](super::super::config::ReplicationConfig).
     kept_log_bytes: usize,
 }
@@ -114,6 +117,7 @@ impl Replica {
             prepared: BTreeMap::new(),
             copies: BTreeMap::new(),
             is_installing: false,
+            closed_since: None,
             kept_log_bytes,
         }
     }
@@ -124,6 +128,11 @@ impl Replica {
             Role::Primary(primary) if primary.term() == term => Some(primary),
             _ => None,
         }
+    }
+
+    /// Whether this is the primary of `term`.
+    pub fn is_primary_of(&self, term: u64) -> bool {
+        matches!(&self.role, Role::Primary(primary) if primary.term() == term)
     }
 
     /// The first position of the node's log that is still needed for this copy.

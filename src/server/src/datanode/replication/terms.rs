@@ -11,9 +11,10 @@ use neorunbase_world::clock::timeout;
 use neorunbase_world::fault::planted;
 use prost::Message;
 
-use super::super::DataNode;
 use super::super::log_record::{LogEntry, LogRecord, TermBeganRecord};
 use super::super::registry::ServeError;
+use super::super::shard::Shard;
+use super::super::{DataNode, Participant};
 use super::replica::{Replica, Role};
 use crate::cluster::shard_map::{announce_change, change_shard};
 
@@ -100,8 +101,8 @@ impl DataNode {
     }
 
     /// Whether some transaction still has something of an earlier term.
-    fn has_remains(&self, shard: &super::super::shard::Shard) -> bool {
-        let touches = |participant: &Arc<super::super::Participant>| participant.touches(shard.id);
+    pub(super) fn has_remains(&self, shard: &Shard) -> bool {
+        let touches = |participant: &Arc<Participant>| participant.touches(shard.id);
         self.transactions.lock().values().any(touches) || self.revived.lock().values().any(touches)
     }
 

@@ -1,0 +1,64 @@
+//! Copies that the shard map does not want here any more.
+
+use neorunbase_protocol::message::ShardId;
+use neorunbase_replication::Configuration;
+
+use super::super::DataNode;
+use super::super::registry::ServeError;
+use super::super::shard::engine_path;
+use crate::cluster::ShardMap;
+
+impl DataNode {
+    /// Gives up the copies of shards whose latest configuration does not name this node. What is on disk goes at once, or
+    /// with the next start if somebody still reads it.
+    pub(super) async fn drop_copies(&self, map: &ShardMap) -> Result<(), ServeError> {
+        let unwanted = |configuration: &Configuration| !configuration.replicas.contains(&self.config.name);
+        let dropped: Vec<ShardId> = {
+            let replicas = self.replicas.lock();
+            let is_latest = |shard: &ShardId, configuration: &Configuration| {
+                let known = replicas
+                    .shards
+                    .get(shard)
+                    .and_then(|replica| replica.configuration.as_ref());
+                known.is_some_and(|known| known.epoch <= configuration.epoch)
+            };
+            map.iter()
+                .filter(|(shard, configuration)| unwanted(configuration) && is_latest(shard, configuration))
+                .map(|(shard, _)| *shard)
+                .collect()
+        };
+        if dropped.is_empty() {
+            return Ok(());
+        }
+        let mut registry = self.registry.lock().await;
+        // Nothing of them comes into the log any more while the registry is written.
+        let _one_at_a_time = self.receiving.lock().await;
+        let mut changed = registry.clone();
+        for shard in &dropped {
+            if let Ok(place) = changed.shards.binary_search_by_key(shard, |known| known.shard) {
+                changed.shards[place].dropped = true;
+                changed.shards[place].installing = false;
+            }
+        }
+        self.replace_registry(&mut registry, changed).await?;
+        for shard in dropped {
+            tracing::info!(node = %self.config.name, shard, "the copy of the shard is not wanted here any more");
+            let replica = {
+                let mut replicas = self.replicas.lock();
+                self.depose(&mut replicas, shard);
+                replicas.shards.remove(&shard)
+            };
+            self.incoming.lock().remove(&shard);
+            self.shards.write().remove(&shard);
+            if let Some(replica) = replica
+                && let Err(error) = replica.shard.store.engine().close().await
+            {
+                tracing::debug!(shard, %error, "the engine of a dropped copy did not close");
+            }
+            if let Err(error) = self.world.engines.destroy(&engine_path(shard)).await {
+                tracing::debug!(shard, %error, "the files of a dropped copy go with the next start");
+            }
+        }
+        Ok(())
+    }
+}
