@@ -3,7 +3,7 @@
 
 Each round kills the data node that leads the most shards with kill -9. Nothing acknowledged may be lost, every account
 must take writes again soon, and without anybody's help all shards must have two copies in sync again: on the
-nodes that are left while the killed one is away for long, and with it once it is back.
+nodes that are left while the killed one is away, and evenly on all of them once it is back, without one failed transaction.
 
 Usage: ci/end-to-end/failover.py [--kills N] [--seed N]
 """
@@ -38,6 +38,15 @@ def are_complete(server, without):
     return bool(shards) and all(
         len(in_sync) >= wanted and without not in in_sync for _, in_sync, wanted in shards
     )
+
+
+def is_even(server, nodes):
+    """Whether no node holds, or leads, more than one shard more than another."""
+    shards = placements(server)
+    copies = collections.Counter(name for _, in_sync, _ in shards for name in in_sync)
+    leads = collections.Counter(primary for primary, _, _ in shards)
+    counts = [*(sorted(counter.values()) for counter in (copies, leads))]
+    return are_complete(server, None) and all(len(count) == nodes and count[-1] - count[0] <= 1 for count in counts)
 
 
 def wait_until(condition, seconds):
@@ -119,7 +128,16 @@ def work(checks):
         note(f"    all shards had two copies again after {time.monotonic() - started:.0f} s")
         checks.that(f"{title}: all shards have two copies again without it", repaired, placements(server))
         verify(checks, server, ledger, f"{title}, repaired")
+        with ledger.lock:
+            errors_before = len(ledger.errors)
         nodes[name].start(patience=120)
+        started = time.monotonic()
+        even = wait_until(lambda: is_even(server, len(nodes)), REPAIRED_WITHIN_SECONDS)
+        note(f"    copies and primaries were spread evenly again after {time.monotonic() - started:.0f} s")
+        checks.that(f"{title}: back again, it gets its share", even, placements(server))
+        with ledger.lock:
+            errors = ledger.errors[errors_before:]
+        checks.equal(f"{title}: no client's transaction failed meanwhile", errors, [])
     ledger.stop.set()
     for thread in threads:
         thread.join(CLIENT_PATIENCE * 2)

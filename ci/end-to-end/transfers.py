@@ -35,6 +35,8 @@ class Ledger:
         self.next_number = 0
         self.stop = threading.Event()
         self.surprises = []
+        #: What failed transfers were told.
+        self.errors = []
 
     def number(self):
         with self.lock:
@@ -81,6 +83,8 @@ def client(server, ledger, random_source):
                 ledger.acknowledged[number] = transfer
                 ledger.committing.discard(number)
         except pg_client.ServerError as error:
+            with ledger.lock:
+                ledger.errors.append(str(error))
             # Only these say that the transaction did not happen; after others it may have.
             ledger.ended(number, transfer, committing and error.sqlstate not in ("40001", "40P01", "25P02"))
             connection = dropped(connection)

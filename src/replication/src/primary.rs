@@ -254,6 +254,13 @@ impl<R: Record> Primary<R> {
         followers.min().unwrap_or(u64::MAX)
     }
 
+    /// What `follower` is known to have durably, up to this sequence.
+    pub fn matched_by(&self, follower: &str) -> u64 {
+        self.followers
+            .get(follower)
+            .map_or(0, |progress| progress.matched)
+    }
+
     /// Whether `follower` is known to lack entries.
     pub fn lacks_entries(&self, follower: &str) -> bool {
         let progress = self.followers.get(follower);

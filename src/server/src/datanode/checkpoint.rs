@@ -26,19 +26,19 @@ impl DataNode {
     pub async fn checkpoint(&self) {
         self.last_checkpoint
             .store(self.world.clock.monotonic().0, Ordering::SeqCst);
-        let shards = self.settled_shards();
         let Ok(node) = self.shared() else { return };
         let (sender, barrier) = oneshot::channel();
         // Callbacks run in log order: when this one runs, every frame before it is in the logs of its shards, and what of
         // it is still needed is known to their replicas.
         let apply = move |logged: &Logged| {
             // Nobody waits any more if the node goes away.
-            let _ = sender.send((logged.lsn, node.needed_from(logged.lsn)));
+            let _ = sender.send((logged.lsn, node.needed_from(logged.lsn), node.settled_shards()));
         };
         if self.wal.barrier(Box::new(apply)).await.is_err() {
             return;
         }
-        let Ok((lsn, needed_from)) = barrier.await else {
+        // Just the shards that were there then: the log of others begins behind the barrier.
+        let Ok((lsn, needed_from, shards)) = barrier.await else {
             return;
         };
         for shard in &shards {

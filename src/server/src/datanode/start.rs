@@ -123,18 +123,18 @@ impl DataNode {
         let mut shards = BTreeMap::new();
         let mut log_from = BTreeMap::new();
         for known in &registry.shards {
-            if known.installing {
-                tracing::info!(shard = known.shard, "an unfinished copy of the shard is given up");
+            let counts_not = known.installing || known.dropped;
+            log_from.insert(known.shard, if counts_not { Lsn::MAX } else { known.log_from });
+            if counts_not {
+                tracing::info!(
+                    shard = known.shard,
+                    "an unfinished or unwanted copy of the shard is given up"
+                );
                 world.engines.destroy(&engine_path(known.shard)).await?;
             }
-            log_from.insert(
-                known.shard,
-                if known.installing {
-                    Lsn::MAX
-                } else {
-                    known.log_from
-                },
-            );
+            if known.dropped {
+                continue;
+            }
             let store = ShardStore::new(open_engine(&world, &keyring, known.shard).await?)?;
             shards.insert(
                 known.shard,

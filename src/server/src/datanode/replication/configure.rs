@@ -51,6 +51,7 @@ impl DataNode {
                     .await
                     .map_err(StartError::from)?;
             }
+            tracing::info!(node = %self.config.name, shard, ?configuration, "gets a copy of the shard");
             let copy = self.open_new_shard(*shard).await?;
             copy.begin_term(begun_before(&registry, *shard));
             opened.push(copy);

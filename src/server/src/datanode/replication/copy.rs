@@ -81,7 +81,9 @@ impl DataNode {
         let Some(replica) = replicas.shards.get_mut(&shard) else {
             return Ok(());
         };
-        replica.copies.remove(follower);
+        if sent.is_err() {
+            replica.copies.remove(follower);
+        }
         match sent {
             Ok(()) => {
                 if let Some(primary) = replica.primary_of(copy.term) {

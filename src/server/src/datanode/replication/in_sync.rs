@@ -40,8 +40,15 @@ impl DataNode {
             // A frame that is atomic only on this disk must be in the log before anybody else has to have it.
             let may_grow = replica.shard.may_have_copies();
             let Role::Primary(primary) = &mut replica.role else {
+                replica.copies.clear();
                 continue;
             };
+            // What follows a copy is kept until its follower is in sync.
+            replica.copies.retain(|follower, floor| {
+                *floor = primary.matched_by(follower).max(*floor);
+                let configuration = primary.configuration();
+                configuration.replicas.contains(follower) && !configuration.is_in_sync(follower)
+            });
             if let Some(proposed) = primary.propose(now, may_grow) {
                 proposals.push((*shard, proposed));
                 // A proposed member counts at once.
