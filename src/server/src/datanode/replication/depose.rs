@@ -59,7 +59,10 @@ impl DataNode {
         let participants: Vec<_> = self.transactions.lock().values().cloned().collect();
         for participant in participants {
             match participant.phase() {
-                Phase::Active if participant.is_running() || participant.touches(shard.id) => {
+                // A request that is in the shard now may be about to leave something there.
+                Phase::Active
+                    if participant.touches(shard.id) || !shard.is_quiet() && participant.is_running() =>
+                {
                     participant.doom();
                     self.roll_back_soon(participant);
                 }
