@@ -35,6 +35,11 @@ impl DataNode {
             drop: drop.clone(),
         };
         let records = vec![wal_record(&shard, LogEntry::ChangeStorage(record))];
+        let only_drops = create.is_empty();
+        if only_drops {
+            // Nobody sees them any more. At once, because a full disk may need the room to log it.
+            shard.change_storage(&[], &drop)?;
+        }
         let step = Applied(move |node: &DataNode, _| {
             if let Err(error) = shard.change_storage(&create, &drop) {
                 node.fail(format!(
@@ -43,7 +48,8 @@ impl DataNode {
                 ));
             }
         });
-        self.log(records, Box::new(step), Room::OrRefuse).await
+        let room = if only_drops { Room::OrWait } else { Room::OrRefuse };
+        self.log(records, Box::new(step), room).await
     }
 
     /// See [`BulkWrite`].
