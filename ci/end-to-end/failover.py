@@ -26,6 +26,11 @@ RESUMED_WITHIN_SECONDS = 5
 REPAIRED_WITHIN_SECONDS = 120
 
 
+def has_tables(server):
+    create_tables(server, "SHARDS 6 REPLICAS 2")
+    return True
+
+
 def placements(server):
     with server.connect(timeout=30) as connection:
         rows = connection.query("SELECT primary_node, in_sync, replicas_wanted FROM neorunbase_shards")
@@ -99,7 +104,8 @@ def work(checks):
     note(f"    --seed {options.seed} (the moments of the kills; what happens at them is not repeatable)")
     server = MultiProcess(data_nodes=3)
     server.start(patience=120)
-    create_tables(server, "SHARDS 6 REPLICAS 2")
+    # Data nodes are ready before the coordinator has heard of all of them.
+    checks.that("the coordinator has seen all data nodes", wait_until(lambda: has_tables(server), 60))
     checks.that("both copies of all shards are in sync", wait_until(lambda: are_complete(server, None), 60))
     source = random.Random(options.seed)
     ledger = Ledger()
