@@ -18,7 +18,7 @@ use neorunbase_world::World;
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::configuration::{COORDINATION, COORDINATOR, Configuration};
+use crate::configuration::{COORDINATION, Configuration};
 use crate::replicas::{self, Differences};
 use crate::roles::{self, COORDINATION_PORT};
 use crate::trace::{Trace, trace};
@@ -168,7 +168,12 @@ impl Cluster {
                 *self.service.lock() = Some(service);
                 Ok(running)
             }
-            COORDINATOR => {
+            _ if self
+                .configuration
+                .coordinator_names()
+                .iter()
+                .any(|coordinator| coordinator == name) =>
+            {
                 *machine.session.lock() = Some(session);
                 roles::coordinator(world, name, &self.configuration).await
             }

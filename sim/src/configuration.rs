@@ -13,8 +13,6 @@ use crate::world::network::LinkSpeed;
 
 /// The node of the coordination service.
 pub const COORDINATION: &str = "coordination";
-/// The Coordinator.
-pub const COORDINATOR: &str = "coordinator-1";
 
 /// One simulation, fully decided.
 #[derive(Clone, Debug, Serialize)]
@@ -23,6 +21,8 @@ pub struct Configuration {
     pub seed: u64,
     /// How long clients run, in simulated milliseconds.
     pub length_ms: u64,
+    /// Number of Coordinators.
+    pub coordinators: u32,
     /// Number of Data Nodes.
     pub data_nodes: u32,
     /// When one more Data Node joins, in milliseconds; 0: never.
@@ -122,6 +122,7 @@ impl Configuration {
         let mut configuration = Self {
             seed,
             length_ms,
+            coordinators: pick(&mut random, &[1, 2, 2, 3]),
             data_nodes,
             late_data_node_ms: 0,
             shards: pick(&mut random, &[1, 2, 3, 4, 6, 8, 12]),
@@ -144,7 +145,7 @@ impl Configuration {
             configuration.data_nodes += 1;
             configuration.late_data_node_ms = random.random_range(5_000..=length_ms.max(6_000) / 2);
         }
-        let servers = configuration.data_nodes + 2;
+        let servers = configuration.data_nodes + configuration.coordinators + 1;
         let worst_drift = pick(&mut random, &[0, 200, 20_000]);
         let worst_skew = pick(&mut random, &[0, 1_000_000, 3_600_000_000]);
         for _ in 0..servers {
@@ -157,6 +158,13 @@ impl Configuration {
         }
         configuration.plan = FaultPlan::draw(seed, &configuration.topology(), length_ms);
         configuration
+    }
+
+    /// Names of the Coordinators.
+    pub fn coordinator_names(&self) -> Vec<String> {
+        (1..=self.coordinators)
+            .map(|number| format!("coordinator-{number}"))
+            .collect()
     }
 
     /// Names of the Data Nodes.
@@ -178,14 +186,15 @@ impl Configuration {
 
     /// All servers: the coordination service first, then in order of start.
     pub fn server_names(&self) -> Vec<String> {
-        let mut names = vec![COORDINATION.to_owned(), COORDINATOR.to_owned()];
+        let mut names = vec![COORDINATION.to_owned()];
+        names.extend(self.coordinator_names());
         names.extend(self.data_node_names());
         names
     }
 
     /// What may break.
     pub fn topology(&self) -> Topology {
-        let mut servers = vec![COORDINATOR.to_owned()];
+        let mut servers = self.coordinator_names();
         servers.extend(self.data_node_names());
         Topology {
             servers,

@@ -17,7 +17,7 @@ use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
-use crate::configuration::{COORDINATOR, Configuration};
+use crate::configuration::Configuration;
 use crate::replicas::Differences;
 use crate::roles::{PASSWORD, POSTGRESQL_PORT};
 use crate::trace::{Trace, trace};
@@ -197,7 +197,12 @@ async fn drama(
         .map(|name| cluster.client_world(name))
         .collect();
     let target = Target {
-        address: format!("{COORDINATOR}:{POSTGRESQL_PORT}"),
+        addresses: configuration
+            .coordinator_names()
+            .iter()
+            .map(|name| format!("{name}:{POSTGRESQL_PORT}"))
+            .collect(),
+        connections: Arc::default(),
         user: "admin".to_owned(),
         password: PASSWORD.to_owned(),
         database: "neorunbase".to_owned(),

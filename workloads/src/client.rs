@@ -1,6 +1,7 @@
 //! One PostgreSQL connection, each call of which ends by a deadline of the client's own clock.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use neorunbase_world::clock::timeout;
@@ -32,8 +33,10 @@ impl From<&World> for ClientWorld {
 /// Where and as whom to connect, and how patient to be.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// `host:port` of the PostgreSQL port.
-    pub address: String,
+    /// `host:port` of the PostgreSQL ports: connections go to one after the other.
+    pub addresses: Vec<String>,
+    /// Counts the connections.
+    pub connections: Arc<AtomicUsize>,
     /// The user.
     pub user: String,
     /// The user's password.
@@ -124,10 +127,14 @@ impl Client {
     /// # Errors
     /// [`CallError`]; nothing is left behind.
     pub async fn connect(world: &ClientWorld, target: &Target) -> CallResult<Self> {
+        let turn = target.connections.fetch_add(1, Ordering::Relaxed) % target.addresses.len().max(1);
+        let Some(address) = target.addresses.get(turn) else {
+            return Err(CallError::NoAnswer("no address to connect to".to_owned()));
+        };
         let connecting = async {
             let stream = world
                 .network
-                .connect(&target.address)
+                .connect(address)
                 .await
                 .map_err(|error| CallError::NoAnswer(format!("connect: {error}")))?;
             let mut config = Config::new();

@@ -2,6 +2,7 @@
 //! framed over [`Stream`](neorunbase_world::Stream)s, and request/response calls on top.
 
 pub mod channel;
+pub mod coordinate;
 pub mod frame;
 pub mod handshake;
 pub mod message;

@@ -5,6 +5,10 @@
 
 use bytes::Bytes;
 
+use crate::coordinate::{
+    AcceptCatalog, CatalogReply, Define, DefinedReply, FenceTable, HoldTables, JoinCatalog, PublishCatalog,
+    RaiseTableVersion, ReleaseTables,
+};
 use crate::replicate::{CopyPiece, CopyReply, Replicate, ReplicateReply};
 
 /// Names a shard of a shard group: group in the upper half, index in the lower.
@@ -27,7 +31,7 @@ pub struct Request {
     /// What is asked.
     #[prost(
         oneof = "RequestBody",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 30, 31, 32, 33, 34, 35, 36, 37"
     )]
     pub body: Option<RequestBody>,
 }
@@ -89,6 +93,30 @@ pub enum RequestBody {
     /// A piece of a copy of a shard.
     #[prost(message, tag = "19")]
     CopyPiece(CopyPiece),
+    /// A version of the catalog, to be kept.
+    #[prost(message, tag = "30")]
+    AcceptCatalog(AcceptCatalog),
+    /// A version of the catalog may be seen.
+    #[prost(message, tag = "31")]
+    PublishCatalog(PublishCatalog),
+    /// A Coordinator follows the leader.
+    #[prost(message, tag = "32")]
+    JoinCatalog(JoinCatalog),
+    /// A definition for the leader.
+    #[prost(message, tag = "33")]
+    Define(Define),
+    /// Keeps tables still.
+    #[prost(message, tag = "34")]
+    HoldTables(HoldTables),
+    /// Tables need not be still any more.
+    #[prost(message, tag = "35")]
+    ReleaseTables(ReleaseTables),
+    /// A definition was never finished.
+    #[prost(message, tag = "36")]
+    RaiseTableVersion(RaiseTableVersion),
+    /// A shard refuses old versions of a table.
+    #[prost(message, tag = "37")]
+    FenceTable(FenceTable),
 }
 
 /// A compiled program (`ScanProgram`, `WriteProgram` or `TableDescriptor`), decoded once a node and cached by digest.
@@ -177,6 +205,9 @@ pub struct StatementContext {
     /// There is a savepoint: what the statement does may have to be taken back alone.
     #[prost(bool, tag = "8")]
     pub revocable: bool,
+    /// The version of the table that a read knows; 0: does not matter. Writes have it in the table's descriptor.
+    #[prost(uint64, tag = "9")]
+    pub table_version: u64,
 }
 
 /// Rows by key, in the order of the keys that exist and pass the filter.
@@ -504,7 +535,7 @@ pub struct TimestampsRequest {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Response {
     /// What is answered.
-    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21")]
     pub body: Option<ResponseBody>,
 }
 
@@ -550,6 +581,12 @@ pub enum ResponseBody {
     /// What became of a piece of a copy.
     #[prost(message, tag = "9")]
     Copied(CopyReply),
+    /// The leader's catalog.
+    #[prost(message, tag = "20")]
+    Catalog(CatalogReply),
+    /// A definition was carried out.
+    #[prost(message, tag = "21")]
+    Defined(DefinedReply),
 }
 
 /// Failure, as SQL error or as a reason to route again.
@@ -573,6 +610,12 @@ pub struct ErrorReply {
     /// The database objects that it is about, if any.
     #[prost(message, optional, boxed, tag = "6")]
     pub objects: Option<Box<ErrorObjectsReply>>,
+    /// Of [`ErrorKind::StaleTable`]: the version of the table that is demanded.
+    #[prost(uint64, tag = "7")]
+    pub table_version: u64,
+    /// And the table's storage.
+    #[prost(fixed64, tag = "8")]
+    pub table_storage: StorageId,
 }
 
 /// The database objects that an error is about; empty: none.
@@ -609,6 +652,8 @@ pub enum ErrorKind {
     NotLeader = 3,
     /// The shard gets another primary, which will know whether the request's commit is in the shard's log.
     OutcomeUnknown = 4,
+    /// The sender knows an old version of the table: read the catalog again and retry.
+    StaleTable = 5,
 }
 
 /// Nothing to say.

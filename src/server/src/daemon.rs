@@ -1,12 +1,11 @@
 //! Puts the processes together: a Coordinator, a Data Node, or both in one.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use neorunbase_coordination::{Election, Leadership, Membership, current_leader};
+use neorunbase_coordination::{Election, Membership};
 use neorunbase_frontend::listener::{ConnectionLimits, Server};
 use neorunbase_kms::{KeyError, Keyring, MasterKey};
 use neorunbase_protocol::channel::{Channel, RequestHandler};
@@ -14,9 +13,8 @@ use neorunbase_protocol::message::{
     RequestBody, ResponseBody, ShardId, ShardRef, StatusReply, StatusRequest,
 };
 use neorunbase_protocol::remote::ConnectionTimeouts;
-use neorunbase_protocol::{ClusterSecret, RemoteChannel, server};
+use neorunbase_protocol::{ClusterSecret, server};
 use neorunbase_txn::timestamp::TimestampSource;
-use neorunbase_types::SqlError;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::{CoordinationError, ensure_path};
 use neorunbase_world::shard_engine::{EngineError, EngineKey};
@@ -25,10 +23,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::cluster::{Controller, NodeDirectory, ShardMap, paths};
-use crate::coordinator::oracle::{Oracle, RemoteOracle, RemoteTimestamps};
+use crate::cluster::{Controller, CoordinatorDirectory, NodeDirectory, ShardMap, paths};
+use crate::coordinator::oracle::{LeaderOracle, LeaderTimestamps, Oracle};
 use crate::coordinator::{
-    Coordinator, CoordinatorDefaults, CoordinatorGateway, InternalService, MetadataStore,
+    Coordinator, CoordinatorDefaults, CoordinatorGateway, InternalService, MetadataStore, leadership,
 };
 use crate::datanode::{self, DataNode, DataNodeConfig, PeerDirectory};
 
@@ -95,9 +93,6 @@ pub enum StartError {
         /// The operating system's error.
         source: std::io::Error,
     },
-    /// The catalog could not be set up.
-    #[error("catalog: {0}")]
-    Catalog(Box<SqlError>),
 }
 
 fn io_error(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> StartError {
@@ -158,6 +153,7 @@ pub struct CoordinatorHandle {
     coordinator: Arc<Coordinator>,
     metadata: Arc<MetadataStore>,
     timestamps: Arc<dyn TimestampSource>,
+    oracle: Arc<Oracle>,
     shutdown: watch::Sender<bool>,
     tasks: Tasks,
     membership: Mutex<Option<Membership>>,
@@ -195,7 +191,7 @@ pub struct DataNodeStatus {
     pub prepared_transactions: u64,
 }
 
-/// Starts a Coordinator: it waits to be elected leader, then serves in the background.
+/// Starts a Coordinator: it waits for a catalog, as the leader or from it, then serves in the background.
 ///
 /// # Errors
 /// [`StartError`].
@@ -216,8 +212,11 @@ pub async fn start_coordinator(
         version: metadata_key.version,
         secret: metadata_key.secret,
     };
-    let metadata = Arc::new(MetadataStore::open(&world, METADATA_PATH, &engine_key).await?);
     ensure_paths(&world).await?;
+    let secret = cluster_secret(master_key);
+    let coordinators = CoordinatorDirectory::start(&world, secret.clone()).await?;
+    let peers = coordinators.clone();
+    let metadata = MetadataStore::open(&world, &settings.name, peers, METADATA_PATH, &engine_key).await?;
 
     let internal = world
         .network
@@ -228,6 +227,33 @@ pub async fn start_coordinator(
             settings.internal_address
         )))?;
     let internal_address = internal.local_address();
+    let oracle = Oracle::new(&world);
+    let leader_oracle = LeaderOracle::new(world.clone(), coordinators.clone(), Some(oracle.clone()));
+    let timestamps: Arc<dyn TimestampSource> = Arc::new(LeaderTimestamps(leader_oracle));
+    let directory = NodeDirectory::start(&world, secret.clone(), ConnectionTimeouts::default()).await?;
+    let defaults = CoordinatorDefaults {
+        shards_default: settings.shards_default,
+        replicas_default: settings.replicas_default,
+    };
+    let coordinator = Coordinator::new(
+        world.clone(),
+        &settings.name,
+        metadata.clone(),
+        coordinators,
+        directory.clone(),
+        timestamps.clone(),
+        defaults,
+    );
+
+    let tasks = Tasks::default();
+    let internal_service = Arc::new(InternalService {
+        coordinator: coordinator.clone(),
+        oracle: oracle.clone(),
+    });
+    tasks.add(world.spawner.spawn(
+        "coordinator internal server",
+        Box::pin(server::serve(world.clone(), internal, secret, internal_service)),
+    ));
     let election = Election::new(
         world.coordination.clone(),
         world.clock.clone(),
@@ -237,49 +263,14 @@ pub async fn start_coordinator(
         &settings.name,
     )
     .with_data(Bytes::from(internal_address.clone()));
-    let leadership = election.campaign().await?;
-    tracing::info!(epoch = leadership.epoch, "elected as leader of the coordinators");
-    let oracle = loop {
-        match Oracle::take_over(&world).await {
-            Ok(oracle) => break oracle,
-            Err(CoordinationError::Other(reason)) => return Err(CoordinationError::Other(reason).into()),
-            Err(error) => {
-                tracing::info!(%error, "waiting for the coordination service");
-                world.clock.sleep(RETRY_PAUSE).await;
-            }
-        }
-    };
-    let timestamps: Arc<dyn TimestampSource> = oracle.clone();
-    let secret = cluster_secret(master_key);
-    let directory = NodeDirectory::start(&world, secret.clone(), ConnectionTimeouts::default()).await?;
-    let defaults = CoordinatorDefaults {
-        shards_default: settings.shards_default,
-        replicas_default: settings.replicas_default,
-    };
-    let coordinator = Coordinator::new(
-        world.clone(),
-        metadata.clone(),
-        directory.clone(),
-        timestamps.clone(),
-        defaults,
+    let password = settings.admin_password.clone();
+    let office = leadership::run(coordinator.clone(), oracle.clone(), election, password);
+    tasks.add(world.spawner.spawn("leadership", Box::pin(office)));
+    tasks.add(
+        world
+            .spawner
+            .spawn("follow the leader", Box::pin(metadata.clone().follow())),
     );
-    coordinator
-        .ensure_first_user(settings.admin_password.as_deref())
-        .await
-        .map_err(StartError::Catalog)?;
-
-    let tasks = Tasks::default();
-    let internal_service = Arc::new(InternalService {
-        oracle: oracle.clone(),
-    });
-    tasks.add(world.spawner.spawn(
-        "leadership",
-        Box::pin(keep_leading(world.clone(), election, leadership, oracle)),
-    ));
-    tasks.add(world.spawner.spawn(
-        "coordinator internal server",
-        Box::pin(server::serve(world.clone(), internal, secret, internal_service)),
-    ));
     let controller = Controller::run(world.clone(), settings.name.clone(), settings.session_timeout);
     tasks.add(world.spawner.spawn("controller", Box::pin(controller)));
     let membership = Membership::start(
@@ -290,6 +281,7 @@ pub async fn start_coordinator(
         &settings.name,
         Bytes::from(internal_address),
     );
+    metadata.published().await;
     let listener = world
         .network
         .listen(&settings.pg_address)
@@ -315,33 +307,11 @@ pub async fn start_coordinator(
         coordinator,
         metadata,
         timestamps,
+        oracle,
         shutdown,
         tasks,
         membership: Mutex::new(Some(membership)),
     }))
-}
-
-/// Stands for election again whenever leadership is lost, such as by an expired session.
-async fn keep_leading(world: World, election: Election, mut leadership: Leadership, oracle: Arc<Oracle>) {
-    loop {
-        leadership.lost().await;
-        tracing::warn!(
-            epoch = leadership.epoch,
-            "leadership of the coordinators is in doubt; campaigning again"
-        );
-        leadership = loop {
-            match election.campaign().await {
-                Ok(leadership) => break leadership,
-                Err(error) => tracing::warn!(%error, "cannot campaign"),
-            }
-            world.clock.sleep(RETRY_PAUSE).await;
-        };
-        while let Err(error) = oracle.lead_again().await {
-            tracing::warn!(%error, "cannot take the timestamp oracle over yet");
-            world.clock.sleep(RETRY_PAUSE).await;
-        }
-        tracing::info!(epoch = leadership.epoch, "elected as leader of the coordinators");
-    }
 }
 
 impl CoordinatorHandle {
@@ -404,6 +374,10 @@ impl CoordinatorHandle {
             tracing::debug!(%error, "membership ends with the session");
         }
         self.tasks.abort_all();
+        self.metadata.stop_leading();
+        if let Err(error) = self.oracle.release().await {
+            tracing::debug!(%error, "the next leader waits for the end of this one's lease");
+        }
         if let Err(error) = self.metadata.close().await {
             tracing::error!(%error, "metadata store did not close cleanly");
         }
@@ -468,7 +442,11 @@ pub async fn start_data_node(
     let tasks = Tasks::default();
     let timestamps = match timestamps {
         Some(timestamps) => timestamps,
-        None => leader_timestamps(&world, &secret, &tasks),
+        None => {
+            let coordinators = CoordinatorDirectory::start(&world, secret.clone()).await?;
+            let oracle = LeaderOracle::new(world.clone(), coordinators, None);
+            Arc::new(LeaderTimestamps(oracle))
+        }
     };
     let peers = Arc::new(ShardPeers(directory.clone()));
     let name = settings.node.name.clone();
@@ -525,46 +503,6 @@ async fn follow_shard_map(world: World, node: Arc<DataNode>, mut map: watch::Rec
                 world.clock.sleep(Duration::from_secs(1)).await;
             }
         }
-    }
-}
-
-/// Timestamps of whoever leads, through the network.
-fn leader_timestamps(world: &World, secret: &ClusterSecret, tasks: &Tasks) -> Arc<dyn TimestampSource> {
-    let (sender, leader) = watch::channel(None::<Arc<dyn Channel>>);
-    let (task_world, secret) = (world.clone(), secret.clone());
-    tasks.add(world.spawner.spawn(
-        "leader lookup",
-        Box::pin(follow_leader(task_world, secret, sender)),
-    ));
-    let remote = RemoteOracle::new(world.clone(), move || leader.borrow().clone());
-    Arc::new(RemoteTimestamps(remote))
-}
-
-async fn follow_leader(world: World, secret: ClusterSecret, leader: watch::Sender<Option<Arc<dyn Channel>>>) {
-    let mut known: BTreeMap<String, Arc<dyn Channel>> = BTreeMap::new();
-    let mut current = String::new();
-    loop {
-        match current_leader(&*world.coordination, paths::COORDINATOR_ELECTION).await {
-            Ok(Some((_, data))) => {
-                let address = String::from_utf8_lossy(&data).into_owned();
-                if address != current {
-                    let channel = known.entry(address.clone()).or_insert_with(|| {
-                        Arc::new(RemoteChannel::new(
-                            world.clone(),
-                            address.clone(),
-                            secret.clone(),
-                            ConnectionTimeouts::default(),
-                        ))
-                    });
-                    leader.send_replace(Some(channel.clone()));
-                    current = address;
-                }
-            }
-            // The last leader known stands; it refuses if it no longer leads.
-            Ok(None) => {}
-            Err(error) => tracing::debug!(%error, "cannot look up the leader"),
-        }
-        world.clock.sleep(Duration::from_millis(500)).await;
     }
 }
 

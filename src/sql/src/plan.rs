@@ -6,6 +6,7 @@ use neorunbase_catalog::Table;
 use neorunbase_catalog::schema::{Column, TableId};
 use neorunbase_expression::{Expression, ScanProgram, WriteProgram};
 use neorunbase_types::{SqlError, SqlType};
+use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessPath, RowLocking};
 
@@ -215,7 +216,7 @@ pub enum SettingCommand {
 }
 
 /// A change of the catalog.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Definition {
     /// CREATE TABLE
     CreateTable(CreateTable),
@@ -311,7 +312,7 @@ pub enum Definition {
 }
 
 /// CREATE TABLE
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CreateTable {
     /// Its schema.
     pub schema: String,

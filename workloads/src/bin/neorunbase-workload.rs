@@ -45,7 +45,7 @@ mod outside {
     /// Runs a workload against a PostgreSQL port and checks that the database kept its promises.
     #[derive(Parser)]
     struct Arguments {
-        /// Where the server listens.
+        /// Where the servers listen, comma-separated: connections go to one after the other.
         #[arg(long, default_value = "127.0.0.1:5432")]
         address: String,
         #[arg(long, default_value = "admin")]
@@ -125,7 +125,8 @@ mod outside {
             .init();
         let world = world();
         let target = Target {
-            address: arguments.address.clone(),
+            addresses: arguments.address.split(',').map(str::to_owned).collect(),
+            connections: Arc::default(),
             user: arguments.user.clone(),
             password: arguments.password.clone(),
             database: arguments.database.clone(),

@@ -16,6 +16,8 @@ pub const GROUPS: &str = "/groups";
 pub const SHARDS: &str = "/shards";
 /// Set after each change below [`SHARDS`], so that one watch suffices to learn of it.
 pub const SHARDS_CHANGED: &str = "/shards_changed";
+/// Who leads the catalog, in which term, and which Coordinators have all of it.
+pub const CATALOG: &str = "/catalog";
 /// No timestamp at or above this number has been handed out yet.
 pub const TIMESTAMP_LIMIT: &str = "/timestamp_limit";
 

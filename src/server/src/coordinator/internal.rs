@@ -4,49 +4,113 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use neorunbase_protocol::RequestHandler;
+use neorunbase_protocol::coordinate::{DefinedReply, NoticeReply};
 use neorunbase_protocol::message::{
-    ErrorKind, ErrorReply, Request, RequestBody, Response, ResponseBody, TimestampsReply,
+    DoneReply, ErrorKind, ErrorReply, Request, RequestBody, Response, ResponseBody, TimestampsReply,
 };
-use neorunbase_types::SqlState;
+use neorunbase_types::{Result, SqlError, SqlState};
 
 use super::oracle::Oracle;
+use super::{Coordinator, MetadataStore};
 
 /// More timestamps than that are not needed at once.
 const MAX_RUN: u32 = 1 << 16;
 
-/// Answers Data Nodes.
+/// Answers Data Nodes and other Coordinators.
 pub struct InternalService {
-    /// The oracle while this process leads.
+    /// The role.
+    pub coordinator: Arc<Coordinator>,
+    /// The oracle, which answers while this process leads.
     pub oracle: Arc<Oracle>,
 }
 
-fn refuse(kind: ErrorKind, message: String) -> Response {
+fn refuse(error: &SqlError) -> Response {
+    let kind = if error.state == SqlState::CANNOT_CONNECT_NOW {
+        ErrorKind::NotLeader
+    } else {
+        ErrorKind::Sql
+    };
     ResponseBody::Error(ErrorReply {
         kind: kind as i32,
-        sql_state: SqlState::CONNECTION_FAILURE.0.to_owned(),
-        message,
-        detail: String::new(),
-        hint: String::new(),
-        objects: None,
+        sql_state: error.state.0.to_owned(),
+        message: error.message.clone(),
+        detail: error.detail.clone().unwrap_or_default(),
+        hint: error.hint.clone().unwrap_or_default(),
+        ..ErrorReply::default()
     })
     .into()
+}
+
+impl InternalService {
+    fn metadata(&self) -> &MetadataStore {
+        &self.coordinator.metadata
+    }
+
+    async fn answer(&self, request: RequestBody) -> Result<ResponseBody> {
+        let done = ResponseBody::Done(DoneReply {});
+        match request {
+            RequestBody::Timestamps(request) => {
+                let count = request.count.clamp(1, MAX_RUN);
+                let first = self
+                    .oracle
+                    .run_of(count)
+                    .await
+                    .map_err(|error| SqlError::new(SqlState::CANNOT_CONNECT_NOW, error.to_string()))?;
+                Ok(ResponseBody::Timestamps(TimestampsReply { first, count }))
+            }
+            RequestBody::AcceptCatalog(request) => {
+                self.coordinator.table_locks.release_before(request.term);
+                self.metadata().accept(&request).await.map(|()| done)
+            }
+            RequestBody::PublishCatalog(request) => {
+                self.metadata().publish_accepted(&request).await.map(|()| done)
+            }
+            RequestBody::JoinCatalog(request) => {
+                self.metadata().join(&request).await.map(ResponseBody::Catalog)
+            }
+            RequestBody::Define(request) => {
+                let defined = self.coordinator.define_for(request).await?;
+                let notices = defined.notices.into_iter().map(|notice| NoticeReply {
+                    sql_state: notice.state.0.to_owned(),
+                    message: notice.message,
+                });
+                Ok(ResponseBody::Defined(DefinedReply {
+                    tag: defined.tag,
+                    notices: notices.collect(),
+                    catalog_version: self.metadata().snapshot().version,
+                }))
+            }
+            RequestBody::HoldTables(request) => {
+                let coordinator = &self.coordinator;
+                let (term, definition) = (request.term, request.definition);
+                let held =
+                    coordinator
+                        .table_locks
+                        .hold(&coordinator.world, term, definition, &request.tables);
+                held.await.map(|()| done)
+            }
+            RequestBody::ReleaseTables(request) => {
+                self.coordinator.table_locks.release(request.definition);
+                Ok(done)
+            }
+            RequestBody::RaiseTableVersion(request) => {
+                self.coordinator.raise_table_version(request).await.map(|()| done)
+            }
+            _ => Err(SqlError::internal("a coordinator does not answer this request")),
+        }
+    }
 }
 
 #[async_trait]
 impl RequestHandler for InternalService {
     async fn handle(&self, request: Request) -> Response {
-        match request.body {
-            Some(RequestBody::Timestamps(request)) => {
-                let count = request.count.clamp(1, MAX_RUN);
-                match self.oracle.run_of(count).await {
-                    Ok(first) => ResponseBody::Timestamps(TimestampsReply { first, count }).into(),
-                    Err(error) => refuse(ErrorKind::NotLeader, error.to_string()),
-                }
-            }
-            _ => refuse(
-                ErrorKind::Sql,
-                "a coordinator does not answer this request".to_owned(),
-            ),
+        let answer = match request.body {
+            Some(body) => self.answer(body).await,
+            None => Err(SqlError::new(SqlState::PROTOCOL_VIOLATION, "empty request")),
+        };
+        match answer {
+            Ok(body) => body.into(),
+            Err(error) => refuse(&error),
         }
     }
 }

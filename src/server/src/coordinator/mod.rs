@@ -5,6 +5,7 @@ mod execute;
 mod gateway;
 mod heartbeat;
 mod internal;
+pub mod leadership;
 mod location;
 mod metadata;
 pub mod oracle;
@@ -29,9 +30,11 @@ pub use internal::InternalService;
 pub use metadata::MetadataStore;
 pub use router::Router;
 
-use crate::cluster::NodeDirectory;
+use crate::cluster::{CoordinatorDirectory, NodeDirectory};
 use heartbeat::Heartbeats;
+use router::StaleTable;
 use table_locks::TableLocks;
+use tokio::sync::mpsc;
 use transaction::{TransactionServices, timestamp_error};
 
 /// The first user of a new cluster.
@@ -57,6 +60,10 @@ pub struct Coordinator {
     pub world: World,
     /// The catalog.
     pub metadata: Arc<MetadataStore>,
+    /// Its name in the cluster.
+    pub name: String,
+    /// The other Coordinators.
+    pub coordinators: Arc<CoordinatorDirectory>,
     /// Reaches shards.
     pub router: Router,
     /// Draws timestamps.
@@ -72,20 +79,25 @@ impl Coordinator {
     /// Puts a Coordinator together.
     pub fn new(
         world: World,
+        name: &str,
         metadata: Arc<MetadataStore>,
+        coordinators: Arc<CoordinatorDirectory>,
         directory: Arc<NodeDirectory>,
         timestamps: Arc<dyn TimestampSource>,
         settings: CoordinatorDefaults,
     ) -> Arc<Self> {
         let heartbeats = Heartbeats::start(&world, directory.clone());
-        let router = Router::new(world.clone(), directory);
+        let (stale_tables, stale_tables_heard) = mpsc::unbounded_channel();
+        let router = Router::new(world.clone(), directory, stale_tables);
         let transaction_services = Arc::new(TransactionServices {
             world: world.clone(),
             router: router.clone(),
             timestamps: timestamps.clone(),
             heartbeats,
         });
-        Arc::new(Self {
+        let coordinator = Arc::new(Self {
+            name: name.to_owned(),
+            coordinators,
             router,
             world,
             metadata,
@@ -94,7 +106,12 @@ impl Coordinator {
             table_locks: TableLocks::default(),
             settings,
             defining: tokio::sync::Mutex::default(),
-        })
+        });
+        coordinator.world.spawner.spawn(
+            "stale tables",
+            Box::pin(follow_up(Arc::downgrade(&coordinator), stale_tables_heard)),
+        );
+        coordinator
     }
 
     /// Creates the first user of a new cluster. Without a password it gets its own name for one, which must be
@@ -144,5 +161,19 @@ impl Coordinator {
                 }
             }
         }
+    }
+}
+
+/// Follows up what data nodes say about tables that are old here.
+async fn follow_up(
+    coordinator: std::sync::Weak<Coordinator>,
+    mut stale: mpsc::UnboundedReceiver<StaleTable>,
+) {
+    while let Some(table) = stale.recv().await {
+        // The router, and with it the sender, belongs to the Coordinator.
+        let Some(coordinator) = coordinator.upgrade() else {
+            return;
+        };
+        coordinator.catch_up(table).await;
     }
 }

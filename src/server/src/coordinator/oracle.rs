@@ -3,6 +3,10 @@
 //! Timestamps are handed out from memory, below a limit that was raised durably, by versioned CAS in the
 //! coordination service, before the first of them was used. A new leader starts at the limit it finds, so no
 //! failover can hand out a smaller one, whatever the old leader still believes.
+//!
+//! That is not enough: an old leader that goes on below its limit would show readers a past without the commits of
+//! its successor. So raising the limit also renews a lease, by the leader's own clock; a successor waits until the
+//! last lease that its predecessor can have has ended.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,29 +14,41 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use neorunbase_protocol::CallError;
-use neorunbase_protocol::channel::Channel;
 use neorunbase_protocol::message::{RequestBody, ResponseBody, Timestamp, TimestampsRequest};
 use neorunbase_txn::timestamp::{TimestampError, TimestampSource, first_of_millisecond, milliseconds_of};
-use neorunbase_world::World;
 use neorunbase_world::coordination::{CoordinationError, CreateMode};
+use neorunbase_world::fault::planted;
+use neorunbase_world::{MonotonicTime, World};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 
-use crate::cluster::paths;
+use crate::cluster::{CoordinatorDirectory, paths};
 
 /// How far ahead of use the limit is raised.
 const WINDOW_MS: u64 = 3_000;
 /// The limit is raised again when less than this is left.
 const LOW_WATER_MS: u64 = 1_500;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// A caller waits so long for a window before it is told that the oracle is unavailable.
+/// How long the leader hands out timestamps after it asked for its limit to be raised.
+const LEASE: Duration = Duration::from_millis(1_000);
+/// The lease is renewed when less than this is left.
+const RENEW_BEFORE: Duration = Duration::from_millis(600);
+/// By how much the clocks of two Coordinators may differ in rate.
+const DRIFT_PERCENT: u32 = 5;
+/// A caller waits so long for a window before it is sent away, maybe to another leader.
+const WINDOW_LIMIT: Duration = Duration::from_millis(250);
+/// A transaction waits so long for a leader before it is told that there is none.
 const WAIT_LIMIT: Duration = Duration::from_secs(10);
+/// Writes the limit when a leader stops: nobody has a lease.
+const RELEASED: u64 = 0;
 
 struct Window {
     /// The last timestamp handed out.
     last: Timestamp,
     /// First timestamp that must not be handed out yet.
     limit: Timestamp,
+    /// Nothing is handed out from then on.
+    lease_until: MonotonicTime,
     /// Another leader has raised the limit: this one must not answer until it is elected again.
     deposed: bool,
 }
@@ -47,52 +63,76 @@ pub struct Oracle {
 }
 
 impl Oracle {
-    /// Takes over: reads the limit and raises it before anything is handed out.
-    ///
-    /// # Errors
-    /// As [`Coordination::set`](neorunbase_world::Coordination::set).
-    pub async fn take_over(world: &World) -> Result<Arc<Self>, CoordinationError> {
+    /// An oracle that does not lead yet.
+    pub fn new(world: &World) -> Arc<Self> {
         let oracle = Arc::new(Self {
             world: world.clone(),
             window: Mutex::new(Window {
                 last: 0,
                 limit: 0,
+                lease_until: MonotonicTime(0),
                 deposed: true,
             }),
             raised: Notify::new(),
-            nonce: world.entropy.next_u64(),
+            nonce: world.entropy.next_u64().max(RELEASED + 1),
         });
-        oracle.lead_again().await?;
         let upkeep = keep_window(Arc::downgrade(&oracle));
         world.spawner.spawn("timestamp window", Box::pin(upkeep));
-        Ok(oracle)
+        oracle
     }
 
-    /// Takes over after another election. Nothing happens if nobody else led in between.
+    /// Takes over after an election: raises the limit before anything is handed out, and waits for the end of another
+    /// leader's lease. Nothing happens if nobody else led in between.
     ///
     /// # Errors
     /// As [`Coordination::set`](neorunbase_world::Coordination::set).
-    pub async fn lead_again(&self) -> Result<(), CoordinationError> {
+    pub async fn take_over(&self) -> Result<(), CoordinationError> {
         if !self.window.lock().deposed {
             return Ok(());
         }
-        let found = self.raise_limit(true).await?;
+        let (found, writer) = self.raise_limit(true).await?;
+        if writer != self.nonce && writer != RELEASED && !planted("oracle-ignores-lease") {
+            self.world.clock.sleep(LEASE * (100 + DRIFT_PERCENT) / 100).await;
+        }
         let mut window = self.window.lock();
         window.last = window.last.max(found);
         window.deposed = false;
         Ok(())
     }
 
-    /// Raises the durable limit, and returns the one it found. Unless this is a takeover, a limit that somebody
-    /// else has written means that another leader has taken over.
-    async fn raise_limit(&self, takeover: bool) -> Result<Timestamp, CoordinationError> {
+    /// Stops handing out timestamps for good; a successor need not wait.
+    ///
+    /// # Errors
+    /// As [`Coordination::set`](neorunbase_world::Coordination::set).
+    pub async fn release(&self) -> Result<(), CoordinationError> {
+        let (limit, deposed) = {
+            let mut window = self.window.lock();
+            (window.limit, std::mem::replace(&mut window.deposed, true))
+        };
+        let coordination = &*self.world.coordination;
+        if !deposed
+            && let Some((data, version)) = coordination.get(paths::TIMESTAMP_LIMIT).await?
+            && parse_limit(&data)? == (limit, self.nonce)
+        {
+            let released = Bytes::from(format!("{limit} {RELEASED:016x}"));
+            coordination
+                .set(paths::TIMESTAMP_LIMIT, released, version)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Raises the durable limit and renews the lease, and returns the limit it found and who had written it. Unless this
+    /// is a takeover, a limit that somebody else has written means that another leader has taken over.
+    async fn raise_limit(&self, takeover: bool) -> Result<(Timestamp, u64), CoordinationError> {
+        let asked = self.world.clock.monotonic();
         let coordination = &*self.world.coordination;
         let found = coordination.get(paths::TIMESTAMP_LIMIT).await?;
         let (current, writer) = match &found {
             Some((data, _)) => parse_limit(data)?,
-            None => (0, self.nonce),
+            None => (0, RELEASED),
         };
-        if !takeover && writer != self.nonce {
+        if !takeover && writer != self.nonce && !planted("oracle-ignores-successor") {
             return Err(CoordinationError::BadVersion(paths::TIMESTAMP_LIMIT.to_owned()));
         }
         let now_ms = u64::try_from(self.world.clock.wall_clock_unix_micros() / 1_000).unwrap_or(0);
@@ -110,9 +150,10 @@ impl Oracle {
         let mut window = self.window.lock();
         assert!(limit >= window.limit, "the limit of timestamps never goes back");
         window.limit = limit;
+        window.lease_until = asked.after(LEASE * 100 / (100 + DRIFT_PERCENT));
         drop(window);
         self.raised.notify_waiters();
-        Ok(current)
+        Ok((current, writer))
     }
 
     /// The next timestamp, if the window allows.
@@ -123,6 +164,9 @@ impl Oracle {
             return Err(TimestampError::Unavailable(
                 "this coordinator is no longer the leader".to_owned(),
             ));
+        }
+        if self.world.clock.monotonic() >= window.lease_until && !planted("oracle-outlives-lease") {
+            return Ok(None);
         }
         let mut first = window.last + 1;
         let current = first_of_millisecond(now_ms);
@@ -158,7 +202,7 @@ impl Oracle {
                 }
             }
         };
-        match neorunbase_world::clock::timeout(&*self.world.clock, WAIT_LIMIT, waiting).await {
+        match neorunbase_world::clock::timeout(&*self.world.clock, WINDOW_LIMIT, waiting).await {
             Ok(result) => result,
             Err(_) => Err(TimestampError::Unavailable(
                 "the window of timestamps cannot be raised".to_owned(),
@@ -182,7 +226,8 @@ async fn keep_window(oracle: std::sync::Weak<Oracle>) {
         let low = {
             let window = oracle.window.lock();
             let used_ms = now_ms.max(milliseconds_of(window.last));
-            !window.deposed && milliseconds_of(window.limit) < used_ms + LOW_WATER_MS
+            let is_ending = window.lease_until < oracle.world.clock.monotonic().after(RENEW_BEFORE);
+            !window.deposed && (is_ending || milliseconds_of(window.limit) < used_ms + LOW_WATER_MS)
         };
         if low {
             match oracle.raise_limit(false).await {
@@ -207,11 +252,13 @@ impl TimestampSource for Oracle {
     }
 }
 
-/// The oracle as other processes reach it. Calls that arrive while one is under way share the next one: a
+/// The leader's oracle, wherever it is. Calls that arrive while one is under way share the next one: a
 /// timestamp is always drawn after it was asked for.
-pub struct RemoteOracle {
+pub struct LeaderOracle {
     world: World,
-    find_leader: Box<dyn Fn() -> Option<Arc<dyn Channel>> + Send + Sync>,
+    coordinators: Arc<CoordinatorDirectory>,
+    /// The one of this process, if it is a Coordinator's.
+    local: Option<Arc<Oracle>>,
     queue: Mutex<Queue>,
 }
 
@@ -221,15 +268,17 @@ struct Queue {
     under_way: bool,
 }
 
-impl RemoteOracle {
-    /// `find_leader` gives the channel to the present leader, if known.
+impl LeaderOracle {
+    /// `local` is asked first.
     pub fn new(
         world: World,
-        find_leader: impl Fn() -> Option<Arc<dyn Channel>> + Send + Sync + 'static,
+        coordinators: Arc<CoordinatorDirectory>,
+        local: Option<Arc<Oracle>>,
     ) -> Arc<Self> {
         Arc::new(Self {
             world,
-            find_leader: Box::new(find_leader),
+            coordinators,
+            local,
             queue: Mutex::default(),
         })
     }
@@ -238,7 +287,12 @@ impl RemoteOracle {
         let mut reason = "no leader is known".to_owned();
         let deadline = self.world.clock.monotonic().after(WAIT_LIMIT);
         while self.world.clock.monotonic() < deadline {
-            if let Some(channel) = (self.find_leader)() {
+            if let Some(local) = &self.local
+                && let Ok(first) = local.run_of(count).await
+            {
+                return Ok(first);
+            }
+            if let Some(channel) = self.coordinators.leader() {
                 let request = RequestBody::Timestamps(TimestampsRequest { count });
                 match channel.call(request.into()).await {
                     Ok(response) => match response.body {
@@ -277,12 +331,17 @@ impl RemoteOracle {
     }
 }
 
-/// [`RemoteOracle`] behind an `Arc`, as a source.
-pub struct RemoteTimestamps(pub Arc<RemoteOracle>);
+/// [`LeaderOracle`] behind an `Arc`, as a source.
+pub struct LeaderTimestamps(pub Arc<LeaderOracle>);
 
 #[async_trait]
-impl TimestampSource for RemoteTimestamps {
+impl TimestampSource for LeaderTimestamps {
     async fn next(&self) -> Result<Timestamp, TimestampError> {
+        if let Some(local) = &self.0.local
+            && let Ok(Some(next)) = local.try_next(1)
+        {
+            return Ok(next);
+        }
         let (sender, receiver) = oneshot::channel();
         let start = {
             let mut queue = self.0.queue.lock();

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neorunbase_protocol::CallError;
-use neorunbase_protocol::message::{ErrorKind, ErrorReply, RequestBody, ResponseBody, ShardId, ShardRef};
+use neorunbase_protocol::message::{
+    ErrorKind, ErrorReply, RequestBody, ResponseBody, ShardId, ShardRef, StorageId,
+};
 use neorunbase_types::error::ErrorObjects;
 use neorunbase_types::{SqlError, SqlState};
 use neorunbase_world::World;
 use neorunbase_world::fault::planted;
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use crate::cluster::NodeDirectory;
 
@@ -83,13 +86,32 @@ impl TouchedShards {
 struct Parts {
     world: World,
     directory: Arc<NodeDirectory>,
+    /// Where data nodes demanded a later version of a table.
+    stale_tables: mpsc::UnboundedSender<StaleTable>,
+}
+
+/// A data node demands a later version of a table than this Coordinator has used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StaleTable {
+    /// The table's storage.
+    pub storage: StorageId,
+    /// The version that is demanded.
+    pub version: u64,
 }
 
 impl Router {
-    /// A router over `directory`.
-    pub fn new(world: World, directory: Arc<NodeDirectory>) -> Self {
+    /// A router over `directory`. It tells what it hears of tables that are old here.
+    pub fn new(
+        world: World,
+        directory: Arc<NodeDirectory>,
+        stale_tables: mpsc::UnboundedSender<StaleTable>,
+    ) -> Self {
         Self {
-            parts: Arc::new(Parts { world, directory }),
+            parts: Arc::new(Parts {
+                world,
+                directory,
+                stale_tables,
+            }),
             touched: None,
         }
     }
@@ -196,6 +218,15 @@ impl Router {
                     ErrorKind::StaleEpoch | ErrorKind::NotLeader => None,
                     ErrorKind::UnknownTransaction => Some(Err(RouteError::UnknownTransaction)),
                     ErrorKind::OutcomeUnknown => Some(Err(RouteError::OutcomeUnknown)),
+                    ErrorKind::StaleTable => {
+                        let stale = StaleTable {
+                            storage: error.table_storage,
+                            version: error.table_version,
+                        };
+                        // Nobody listening any more: the process is ending.
+                        let _ = self.parts.stale_tables.send(stale);
+                        Some(Err(RouteError::Sql(sql_error(error))))
+                    }
                     ErrorKind::Sql => Some(Err(RouteError::Sql(sql_error(error)))),
                 },
                 Some(body) => Some(Ok(body)),

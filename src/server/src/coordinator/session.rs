@@ -495,7 +495,7 @@ impl CoordinatorSession {
                 for notice in &defined.notices {
                     client.notice("NOTICE", notice);
                 }
-                client.command_complete(defined.tag);
+                client.command_complete(&defined.tag);
                 return Ok(ExecuteOutcome::Complete);
             }
             _ => return Err(SqlError::internal("a statement of an unknown kind")),

@@ -1,7 +1,7 @@
 //! Keeps definitions and data apart: statements that write a table share its lock until their transaction ends,
 //! a definition that replaces the table takes it alone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,14 @@ const DEFINITION_WAIT_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct TableLocks {
     locks: Mutex<BTreeMap<TableId, Arc<RwLock<()>>>>,
+    /// For definitions of the leader, which runs elsewhere.
+    held: Mutex<BTreeMap<u64, Held>>,
+}
+
+struct Held {
+    /// The leader's term.
+    term: u64,
+    _locks: Vec<ExclusiveTableLock>,
 }
 
 /// Held by a transaction that writes the table.
@@ -38,6 +46,32 @@ impl TableLocks {
             Ok(guard) => guard,
             Err(_) => lock.read_owned().await,
         }
+    }
+
+    /// Takes the tables alone for a definition that the leader of `term` runs.
+    ///
+    /// # Errors
+    /// `55P03` if transactions keep using one.
+    pub async fn hold(&self, world: &World, term: u64, definition: u64, tables: &[TableId]) -> Result<()> {
+        // Leaders of earlier terms finish nothing any more.
+        self.held.lock().retain(|_, held| held.term >= term);
+        let mut locks = Vec::with_capacity(tables.len());
+        for table in tables.iter().collect::<BTreeSet<_>>() {
+            locks.push(self.take(world, *table).await?);
+        }
+        let held = Held { term, _locks: locks };
+        self.held.lock().insert(definition, held);
+        Ok(())
+    }
+
+    /// Ends a [`hold`](Self::hold).
+    pub fn release(&self, definition: u64) {
+        self.held.lock().remove(&definition);
+    }
+
+    /// Ends those of leaders before `term`.
+    pub fn release_before(&self, term: u64) {
+        self.held.lock().retain(|_, held| held.term >= term);
     }
 
     /// Takes the table alone.

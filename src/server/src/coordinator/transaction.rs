@@ -315,6 +315,7 @@ impl Transaction {
             lock_timeout_ms: self.lock_timeout_ms,
             autocommit: false,
             revocable: self.has_savepoints(),
+            table_version: 0,
         }
     }
 

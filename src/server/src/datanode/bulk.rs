@@ -169,7 +169,7 @@ impl DataNode {
 }
 
 /// A frame of one record, and what it does to its shard. Nothing is lost with it if it is refused or voided.
-struct Applied<Effect>(Effect);
+pub(super) struct Applied<Effect>(pub(super) Effect);
 
 impl<Effect: FnOnce(&DataNode, LogPosition) + Send> LoggedStep for Applied<Effect> {
     fn committed(self: Box<Self>, node: &DataNode, committed: &mut Committed<'_>) {

@@ -287,6 +287,7 @@ impl DataNode {
         self.check_still_served(participant)?;
         // Marked first, timestamp second: whoever holds a snapshot already will not have to see this commit.
         self.mark_in_doubt(participant);
+        self.check_fences(participant)?;
         let commit_timestamp = self.timestamps.next().await?;
         participant.set_commit_timestamp(commit_timestamp);
         participant.wake();
@@ -474,6 +475,7 @@ impl DataNode {
         }
         self.check_still_served(&participant)?;
         self.mark_in_doubt(&participant);
+        self.check_fences(&participant)?;
         let mut records = Vec::new();
         for (part, tables) in self.parts(&participant)? {
             records.push(part.records(tables, |tables| {

@@ -1,7 +1,7 @@
 //! Why a request failed, and how that travels.
 
 use neorunbase_protocol::message::{
-    ErrorKind, ErrorObjectsReply, ErrorReply, Response, ResponseBody, ShardId, TransactionId,
+    ErrorKind, ErrorObjectsReply, ErrorReply, Response, ResponseBody, ShardId, StorageId, TransactionId,
 };
 use neorunbase_storage::StorageError;
 use neorunbase_txn::{LockError, TimestampError};
@@ -18,6 +18,13 @@ pub enum Failure {
         shard: ShardId,
         /// The epoch under which this node serves it, if it does.
         serving: Option<u64>,
+    },
+    /// The sender should read the catalog again.
+    StaleTable {
+        /// The table's storage.
+        storage: StorageId,
+        /// The version of the table that is demanded.
+        version: u64,
     },
     /// The transaction's state is not (or no longer) here.
     UnknownTransaction(TransactionId),
@@ -46,6 +53,7 @@ impl Failure {
                         row: objects.row,
                     })
                 }),
+                ..ErrorReply::default()
             },
             Self::StaleEpoch { shard, serving } => ErrorReply {
                 kind: ErrorKind::StaleEpoch.into(),
@@ -54,6 +62,15 @@ impl Failure {
                     Some(epoch) => format!("shard {shard:#x} is served under epoch {epoch}"),
                     None => format!("shard {shard:#x} is not served here"),
                 },
+                ..ErrorReply::default()
+            },
+            Self::StaleTable { storage, version } => ErrorReply {
+                kind: ErrorKind::StaleTable.into(),
+                sql_state: SqlState::SERIALIZATION_FAILURE.0.to_owned(),
+                message: "could not serialize access due to concurrent change of the table".to_owned(),
+                hint: "The transaction might succeed if retried.".to_owned(),
+                table_storage: storage,
+                table_version: version,
                 ..ErrorReply::default()
             },
             Self::UnknownTransaction(transaction) => ErrorReply {

@@ -121,6 +121,7 @@ impl DataNode {
                 Ok(ResponseBody::Done(DoneReply {}))
             }
             RequestBody::ChangeStorage(request) => done(self.change_storage(request).await),
+            RequestBody::FenceTable(request) => done(self.fence_table(request).await),
             RequestBody::BulkWrite(request) => written(self.bulk_write(request).await),
             RequestBody::CollectGarbage(request) => done(self.collect_garbage(request).await),
             RequestBody::Status(_) => Ok(ResponseBody::Status(self.status())),
@@ -133,7 +134,14 @@ impl DataNode {
                 let reply = self.take_copy_piece(piece).await;
                 reply.map(ResponseBody::Copied)
             }
-            RequestBody::Timestamps(_) => Err(Failure::NotLeader),
+            RequestBody::Timestamps(_)
+            | RequestBody::AcceptCatalog(_)
+            | RequestBody::PublishCatalog(_)
+            | RequestBody::JoinCatalog(_)
+            | RequestBody::Define(_)
+            | RequestBody::HoldTables(_)
+            | RequestBody::ReleaseTables(_)
+            | RequestBody::RaiseTableVersion(_) => Err(Failure::NotLeader),
         }
     }
 

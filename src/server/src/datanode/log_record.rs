@@ -11,7 +11,7 @@ use neorunbase_protocol::message::{ShardId, StorageId, Timestamp, TransactionId}
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct LogRecord {
     /// What happened.
-    #[prost(oneof = "LogEntry", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "LogEntry", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub entry: Option<LogEntry>,
 }
 
@@ -39,6 +39,9 @@ pub enum LogEntry {
     /// An index was filled with the entries of all rows so far.
     #[prost(message, tag = "7")]
     BuildIndex(BuildIndexRecord),
+    /// Old versions of a table are refused from here on.
+    #[prost(message, tag = "8")]
+    Fence(FenceRecord),
 }
 
 /// See [`LogEntry::Commit`].
@@ -103,6 +106,23 @@ pub struct ForgetRecord {
 /// See [`LogEntry::TermBegan`].
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct TermBeganRecord {}
+
+/// See [`LogEntry::Fence`].
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct FenceRecord {
+    /// The table's storage.
+    #[prost(fixed64, tag = "1")]
+    pub storage: StorageId,
+    /// What writers must know.
+    #[prost(uint64, tag = "2")]
+    pub write_version: u64,
+    /// What readers must know.
+    #[prost(uint64, tag = "3")]
+    pub read_version: u64,
+    /// Unless their snapshot is not later than this.
+    #[prost(fixed64, tag = "4")]
+    pub read_timestamp: Timestamp,
+}
 
 /// See [`LogEntry::ChangeStorage`].
 #[derive(Clone, PartialEq, prost::Message)]

@@ -20,6 +20,7 @@ mod decisions;
 mod durable_step;
 mod evaluate;
 mod failure;
+mod fence;
 mod garbage;
 mod handler;
 mod locking;

@@ -21,6 +21,7 @@ impl DataNode {
     pub(super) async fn modify_rows(&self, request: ModifyRows) -> Result<WrittenReply, Failure> {
         let shard = self.served_shard(&request.shard)?;
         let table = self.programs.table(&request.table)?;
+        shard.fences.check_write(&table.descriptor)?;
         let program = self.programs.write(&request.program)?;
         let surroundings = Surroundings::new(&request.parameters, &request.context)?;
         let modifier = Modifier::new(program, surroundings);

@@ -181,6 +181,7 @@ impl DataNode {
     /// See [`ReadRows`].
     pub(super) async fn read_rows(&self, request: ReadRows) -> Result<RowsReply, Failure> {
         let shard = self.served_shard(&request.shard)?;
+        shard.fences.check_read(request.storage, &request.context)?;
         let program = self.programs.scan(&request.program)?;
         let surroundings = Surroundings::new(&request.parameters, &request.context)?;
         let mut scanner = Scanner::new(program, surroundings);

@@ -18,6 +18,7 @@ impl DataNode {
     /// See [`ScanRows`].
     pub(super) async fn scan_rows(&self, request: ScanRows) -> Result<RowsReply, Failure> {
         let shard = self.served_shard(&request.shard)?;
+        shard.fences.check_read(request.storage, &request.context)?;
         let program = self.programs.scan(&request.program)?;
         let surroundings = Surroundings::new(&request.parameters, &request.context)?;
         let mut scanner = Scanner::new(program, surroundings);

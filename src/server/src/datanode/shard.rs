@@ -17,6 +17,7 @@ use neorunbase_world::{Clock, MonotonicTime};
 use parking_lot::{Mutex, RwLock};
 
 use super::Participant;
+use super::fence::{FENCE_PREFIX, Fences};
 use super::table::StoredTable;
 
 const TABLE_PREFIX: &[u8] = b"table/";
@@ -96,6 +97,8 @@ pub struct Shard {
     /// Length of `in_doubt`: nearly always zero, and then reads need not take its lock.
     in_doubt_keys: AtomicUsize,
     tables: RwLock<Tables>,
+    /// Versions of tables that are refused.
+    pub fences: Fences,
     /// Why the shard must not be used (damaged log or files).
     pub damage: Mutex<Option<String>>,
 }
@@ -141,6 +144,11 @@ impl Shard {
             tables.learn_indexes(&table.descriptor);
             tables.stored.insert(digest, Arc::new(table));
         }
+        let fences = Fences::default();
+        for (key, value) in store.system_scan(FENCE_PREFIX)? {
+            let malformed = StorageError::Malformed { what: "table fence" };
+            fences.restore(&key, &value).ok_or(malformed)?;
+        }
         let applied = match store.system_get(POSITION_KEY)? {
             None => LogPosition::default(),
             Some(encoded) => {
@@ -161,6 +169,7 @@ impl Shard {
             in_doubt: Mutex::new(InDoubt::default()),
             in_doubt_keys: AtomicUsize::new(0),
             tables: RwLock::new(tables),
+            fences,
             damage: Mutex::new(None),
         })
     }
@@ -413,6 +422,11 @@ impl Shard {
         }
         storages.retain(|_, keys| !keys.is_empty());
         self.in_doubt_keys.store(in_doubt.keys, Ordering::SeqCst);
+    }
+
+    /// Whether a transaction that is being committed has written the storage.
+    pub fn is_in_doubt(&self, storage: StorageId) -> bool {
+        self.in_doubt_keys.load(Ordering::SeqCst) != 0 && self.in_doubt.lock().storages.contains_key(&storage)
     }
 
     /// A transaction that must end before `key` can be read at `snapshot` (0: newest) by `reader`.

@@ -223,6 +223,7 @@ impl DataNode {
     pub(super) async fn write_rows(&self, request: WriteRows) -> Result<WrittenReply, Failure> {
         let shard = self.served_shard(&request.shard)?;
         let table = self.programs.table(&request.table)?;
+        shard.fences.check_write(&table.descriptor)?;
         let session = match self.begin(&request.context, true).await? {
             Begin::Run(session) => session,
             Begin::Repeat(reply) => return Ok(reply),

@@ -1,6 +1,5 @@
 //! CREATE, ALTER, DROP, TRUNCATE. A definition takes effect at once, in a transaction block as well.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,9 @@ use neorunbase_sql::access::{AccessPath, ScanRequest, TableAccess};
 use neorunbase_sql::plan::{CreateTable, Definition};
 use neorunbase_storage::row::{decode_tuple, encode_row};
 use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
+use neorunbase_world::fault::planted;
 
+use super::hold::Fenced;
 use super::insert::key_of_row;
 use super::{Execution, answer};
 use crate::cluster::controller::{GroupRequirement, require_group};
@@ -38,7 +39,7 @@ const SCRAM_ITERATIONS: u32 = 4_096;
 /// What a definition answers.
 pub struct Defined {
     /// The command tag.
-    pub tag: &'static str,
+    pub tag: String,
     /// Notices to send first.
     pub notices: Vec<SqlError>,
 }
@@ -46,7 +47,7 @@ pub struct Defined {
 impl Defined {
     fn new(tag: &'static str) -> Self {
         Self {
-            tag,
+            tag: tag.to_owned(),
             notices: Vec::new(),
         }
     }
@@ -66,11 +67,11 @@ fn table_of(catalog: &CatalogSnapshot, id: TableId) -> Result<Arc<Table>> {
 }
 
 impl Execution<'_> {
-    /// Runs a definition.
+    /// Carries a definition out; this Coordinator leads.
     ///
     /// # Errors
     /// The statement's.
-    pub async fn define(&mut self, definition: &Definition) -> Result<Defined> {
+    pub(super) async fn define_as_leader(&mut self, definition: &Definition) -> Result<Defined> {
         let coordinator = self.core.coordinator.clone();
         // One at a time: definitions are rare, and what each checks must still hold when it writes.
         let _one_at_a_time = coordinator.defining.lock().await;
@@ -133,14 +134,16 @@ impl Execution<'_> {
         }
     }
 
-    /// Changes one table's entry under its exclusive lock.
+    /// Changes one table's entry while nobody uses it.
     async fn alter(
         &mut self,
         table: TableId,
         change: impl FnOnce(&CatalogSnapshot, &mut Table) -> Result<()>,
     ) -> Result<Defined> {
         let coordinator = &self.core.coordinator;
-        let _alone = coordinator.table_locks.take(&coordinator.world, table).await?;
+        let _alone = self.hold_tables(&[table]).await?;
+        let old = table_of(&coordinator.metadata.snapshot(), table)?;
+        self.fence(&old, Fenced::Everybody).await?;
         coordinator
             .metadata
             .change(|catalog| {
@@ -220,7 +223,9 @@ impl Execution<'_> {
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("cannot keep {replicas} replicas on {nodes} data nodes"),
             )
-            .with_hint("each copy lives on a data node of its own: wait until enough have joined, or add some"));
+            .with_hint(
+                "each copy lives on a data node of its own: wait until enough have joined, or add some",
+            ));
         }
         let key_signature = key_signature(table);
         let group = coordinator
@@ -265,7 +270,7 @@ impl Execution<'_> {
         Ok(group)
     }
 
-    fn shards_of_group(&self, group: u32) -> Vec<ShardId> {
+    pub(super) fn shards_of_group(&self, group: u32) -> Vec<ShardId> {
         let catalog = self.core.coordinator.metadata.snapshot();
         let shards = catalog.groups.get(&group).map_or(0, |group| group.shards);
         (0..shards).map(|index| shard_id(group, index)).collect()
@@ -326,9 +331,10 @@ impl Execution<'_> {
                 format!("table \"{name}\" does not exist, skipping"),
             ));
         }
-        let mut locks = Vec::new();
-        for table in tables.iter().collect::<BTreeSet<_>>() {
-            locks.push(coordinator.table_locks.take(&coordinator.world, *table).await?);
+        let _alone = self.hold_tables(tables).await?;
+        let catalog = coordinator.metadata.snapshot();
+        for table in tables.iter().filter_map(|table| catalog.tables.get(table)) {
+            self.fence(table, Fenced::Everybody).await?;
         }
         let dropped = coordinator
             .metadata
@@ -347,10 +353,7 @@ impl Execution<'_> {
 
     async fn truncate(&mut self, tables: &[TableId]) -> Result<Defined> {
         let coordinator = self.core.coordinator.clone();
-        let mut locks = Vec::new();
-        for table in tables.iter().collect::<BTreeSet<_>>() {
-            locks.push(coordinator.table_locks.take(&coordinator.world, *table).await?);
-        }
+        let _alone = self.hold_tables(tables).await?;
         for id in tables {
             let renewed = coordinator
                 .metadata
@@ -362,6 +365,8 @@ impl Execution<'_> {
                 .await?;
             self.create_storages(renewed.group, &storages_of(&renewed))
                 .await?;
+            let old = table_of(&coordinator.metadata.snapshot(), *id)?;
+            self.fence(&old, Fenced::Everybody).await?;
             let old = coordinator
                 .metadata
                 .change(|catalog| {
@@ -391,7 +396,7 @@ impl Execution<'_> {
     ) -> Result<Defined> {
         let coordinator = self.core.coordinator.clone();
         let mut defined = Defined::new("CREATE INDEX");
-        let _alone = coordinator.table_locks.take(&coordinator.world, table).await?;
+        let _alone = self.hold_tables(&[table]).await?;
         let catalog = coordinator.metadata.snapshot();
         if relation_exists(&catalog, name) {
             if if_not_exists {
@@ -420,6 +425,10 @@ impl Execution<'_> {
             .metadata
             .change(|catalog| Ok((take_object_id(catalog), take_storage_id(catalog))))
             .await?;
+        // Whoever writes from here on knows the index, or nobody writes before it is there.
+        if !planted("index-without-fence") {
+            self.fence(&indexed, Fenced::Writers).await?;
+        }
         indexed.indexes.push(Index {
             id,
             storage,
@@ -480,7 +489,9 @@ impl Execution<'_> {
             else {
                 continue;
             };
-            let _alone = coordinator.table_locks.take(&coordinator.world, table.id).await?;
+            let _alone = self.hold_tables(&[table.id]).await?;
+            let table = table_of(&coordinator.metadata.snapshot(), table.id)?;
+            self.fence(&table, Fenced::Everybody).await?;
             let dropped = coordinator
                 .metadata
                 .change(|catalog| {
@@ -502,7 +513,7 @@ impl Execution<'_> {
     /// Rewrites a table that had a hidden key into rows keyed (and sharded) by the new primary key.
     async fn add_primary_key(&mut self, id: TableId, name: &str, columns: &[u32]) -> Result<Defined> {
         let coordinator = self.core.coordinator.clone();
-        let _alone = coordinator.table_locks.take(&coordinator.world, id).await?;
+        let _alone = self.hold_tables(&[id]).await?;
         let catalog = coordinator.metadata.snapshot();
         let old = table_of(&catalog, id)?;
         if !has_hidden_key(&old) {
@@ -533,10 +544,12 @@ impl Execution<'_> {
             .await?;
         new.version += 1;
         self.create_storages(new.group, &storages_of(&new)).await?;
+        self.fence(&old, Fenced::Writers).await?;
         if let Err(error) = self.copy_rows(&old, &Arc::new(new.clone())).await {
             self.drop_storages_later(new.group, storages_of(&new));
             return Err(error);
         }
+        self.fence(&old, Fenced::Everybody).await?;
         coordinator
             .metadata
             .change(|catalog| {

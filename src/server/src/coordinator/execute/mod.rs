@@ -2,6 +2,8 @@
 
 pub mod copy;
 pub mod definition;
+mod forward;
+mod hold;
 pub mod insert;
 pub mod modify;
 pub mod select;

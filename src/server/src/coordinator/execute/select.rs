@@ -50,7 +50,8 @@ impl Execution<'_> {
         let parameters = encode_tuple(&self.parameters);
         let mut scans = Vec::with_capacity(targets.len());
         for (shard, target) in targets {
-            let context = write_context.unwrap_or_else(|| self.transaction.read_context(shard, snapshot));
+            let mut context = write_context.unwrap_or_else(|| self.transaction.read_context(shard, snapshot));
+            context.table_version = location.table.version;
             let scan = ShardScan {
                 router: self.transaction.router(&context),
                 shard,

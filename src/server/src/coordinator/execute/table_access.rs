@@ -189,6 +189,7 @@ impl TableAccess for StatementAccess {
         let mut streams = Vec::with_capacity(targets.len());
         for (shard, target) in targets {
             let mut context = self.context;
+            context.table_version = request.table.version;
             if request.locking.is_some() {
                 self.locked.lock().insert(shard);
             } else if !self.participants.contains(&shard) {

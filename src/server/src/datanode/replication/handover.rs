@@ -30,6 +30,7 @@ fn leaves_something(body: &RequestBody) -> Option<(ShardRef, TransactionId)> {
         RequestBody::ModifyRows(request) => Some((request.shard, request.context.transaction)),
         RequestBody::BulkWrite(request) => Some((request.shard, TransactionId::MAX)),
         RequestBody::ChangeStorage(request) => Some((request.shard, TransactionId::MAX)),
+        RequestBody::FenceTable(request) => Some((request.shard, TransactionId::MAX)),
         _ => None,
     }
     .filter(|(_, transaction)| *transaction != 0)

@@ -11,6 +11,7 @@ use prost::Message;
 
 use super::super::DataNode;
 use super::super::commit::outcome_at;
+use super::super::fence::Fences;
 use super::super::log_record::{DecisionValue, LogEntry, LogRecord, OutcomeRecord, TableWritesRecord};
 use super::super::shard::{Shard, decision_key, prepared_key};
 use super::super::start::StartError;
@@ -133,6 +134,13 @@ impl DataNode {
             LogEntry::ChangeStorage(change) => {
                 shard.change_storage(&change.create, &change.drop)?;
             }
+            LogEntry::Fence(fence) => {
+                let entry = Fences::entry(fence);
+                if let (key, Some(value)) = &entry {
+                    shard.fences.restore(key, value).ok_or_else(malformed)?;
+                }
+                shard.apply(&[], 0, position, &[], &[entry])?;
+            }
             LogEntry::BuildIndex(build) => {
                 let table = shard.stored_table(build.table_digest).ok_or_else(malformed)?;
                 shard.build_index(&table.descriptor, build.index)?;
@@ -169,7 +177,8 @@ impl DataNode {
             LogEntry::Forget(_)
             | LogEntry::TermBegan(_)
             | LogEntry::ChangeStorage(_)
-            | LogEntry::BuildIndex(_) => {}
+            | LogEntry::BuildIndex(_)
+            | LogEntry::Fence(_) => {}
         }
     }
 }

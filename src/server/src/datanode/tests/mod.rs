@@ -532,6 +532,7 @@ impl TestTransaction {
             lock_timeout_ms: self.lock_timeout_ms,
             autocommit: self.autocommit,
             revocable: true,
+            table_version: 0,
         }
     }
 }

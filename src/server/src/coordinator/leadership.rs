@@ -1,0 +1,91 @@
+//! The Coordinator's office: whoever is elected leads the catalog and hands out timestamps.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use neorunbase_coordination::{Election, Leadership};
+use neorunbase_types::SqlError;
+
+use super::Coordinator;
+use super::metadata::LeadError;
+use super::oracle::Oracle;
+
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// A Coordinator that must not lead leaves the office to others for so long.
+const ABSTAIN: Duration = Duration::from_millis(1_000);
+
+/// Why an elected Coordinator did not take office.
+#[derive(Debug, thiserror::Error)]
+enum OfficeError {
+    #[error(transparent)]
+    Catalog(#[from] LeadError),
+    #[error("the timestamp oracle: {0}")]
+    Oracle(#[from] neorunbase_world::coordination::CoordinationError),
+    #[error("the first user: {0}")]
+    FirstUser(#[from] Box<SqlError>),
+}
+
+/// Stands for election, leads for as long as that lasts, and stands again.
+pub async fn run(
+    coordinator: Arc<Coordinator>,
+    oracle: Arc<Oracle>,
+    election: Election,
+    admin_password: Option<String>,
+) {
+    let clock = coordinator.world.clock.clone();
+    loop {
+        let leadership = match election.campaign().await {
+            Ok(leadership) => leadership,
+            Err(error) => {
+                tracing::warn!(%error, "cannot campaign");
+                clock.sleep(RETRY_PAUSE).await;
+                continue;
+            }
+        };
+        let pause = match lead(&coordinator, &oracle, &leadership, admin_password.as_deref()).await {
+            Ok(()) => RETRY_PAUSE,
+            Err(error) => {
+                tracing::warn!(%error, "elected, but cannot lead");
+                ABSTAIN
+            }
+        };
+        coordinator.metadata.stop_leading();
+        if let Err(error) = leadership.resign().await {
+            tracing::debug!(%error, "the office is free once the session has ended");
+        }
+        clock.sleep(pause).await;
+    }
+}
+
+/// Returns when leadership is lost or in doubt.
+async fn lead(
+    coordinator: &Coordinator,
+    oracle: &Oracle,
+    leadership: &Leadership,
+    admin_password: Option<&str>,
+) -> Result<(), OfficeError> {
+    let metadata = &coordinator.metadata;
+    let takeover = async {
+        metadata.take_office().await?;
+        let catalog = async { metadata.begin().await.map_err(OfficeError::from) };
+        let timestamps = async { oracle.take_over().await.map_err(OfficeError::from) };
+        futures::future::try_join(catalog, timestamps).await?;
+        coordinator.ensure_first_user(admin_password).await?;
+        Ok::<(), OfficeError>(())
+    };
+    match leadership.while_held(takeover).await {
+        None => return Ok(()),
+        Some(taken) => taken?,
+    }
+    tracing::info!(epoch = leadership.epoch, "elected as leader of the coordinators");
+    tokio::select! {
+        biased;
+        () = leadership.lost() => {}
+        () = metadata.not_leading() => {}
+    }
+    tracing::warn!(
+        epoch = leadership.epoch,
+        "leadership of the coordinators is in doubt; campaigning again"
+    );
+    Ok(())
+}

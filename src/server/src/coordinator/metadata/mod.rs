@@ -1,0 +1,428 @@
+//! The catalog, replicated: the leader's changes are durable on every Coordinator in sync before anybody sees them.
+//!
+//! Each version of the catalog is sent whole. A change is *accepted* (durably) by all in the in-sync set, or the set
+//! shrinks first; then it is *published*. Only a member of the set may lead next, and it begins by having its own last
+//! accepted version accepted by the others, so that no acknowledged definition is lost and none that was seen
+//! disappears (docs/decisions/catalog-replication.md).
+
+mod configuration;
+mod follow;
+mod store;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::join_all;
+use neorunbase_catalog::CatalogSnapshot;
+use neorunbase_protocol::coordinate::{AcceptCatalog, CatalogReply, JoinCatalog, PublishCatalog};
+use neorunbase_protocol::message::{RequestBody, ResponseBody};
+use neorunbase_types::{Result, SqlError, SqlState};
+use neorunbase_world::World;
+use neorunbase_world::clock::timeout;
+use neorunbase_world::coordination::{CoordinationError, Version};
+use neorunbase_world::fault::planted;
+use neorunbase_world::shard_engine::{EngineError, EngineKey};
+use parking_lot::RwLock;
+use tokio::sync::{Mutex, watch};
+
+use crate::cluster::{CoordinatorDirectory, paths};
+use configuration::CatalogConfiguration;
+use store::{AcceptedCatalog, CatalogStore};
+
+/// A follower that does not answer for so long leaves the in-sync set.
+const FOLLOWER_LIMIT: Duration = Duration::from_millis(1_000);
+/// The leader tries for so long to change the in-sync set.
+const CONFIGURATION_LIMIT: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// Why a Coordinator does not lead the catalog.
+#[derive(Debug, thiserror::Error)]
+pub enum LeadError {
+    /// It lacks acknowledged changes: another one has to lead.
+    #[error("this coordinator is not in the catalog's in-sync set")]
+    NotInSync,
+    /// Another one has taken over.
+    #[error("another coordinator leads the catalog")]
+    Deposed,
+    /// The coordination service.
+    #[error(transparent)]
+    Coordination(#[from] CoordinationError),
+    /// Its own disk.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// The leader's office.
+struct Office {
+    configuration: CatalogConfiguration,
+    version: Version,
+}
+
+/// The catalog of one Coordinator.
+pub struct MetadataStore {
+    world: World,
+    name: String,
+    peers: Arc<CoordinatorDirectory>,
+    store: CatalogStore,
+    /// What sessions see.
+    current: RwLock<Arc<CatalogSnapshot>>,
+    /// Whether sessions may see it: it was published to this process.
+    is_published: watch::Sender<bool>,
+    /// One change at a time; here, if this Coordinator leads.
+    office: Mutex<Option<Office>>,
+    /// The term in which this Coordinator leads; 0: it does not.
+    leading: watch::Sender<u64>,
+    /// Versions of older terms are not accepted.
+    least_term: AtomicU64,
+}
+
+impl MetadataStore {
+    /// Opens (or creates) the store in `directory`. Nothing of it may be seen before this Coordinator leads or follows.
+    ///
+    /// # Errors
+    /// [`EngineError`], such as a wrong key.
+    pub async fn open(
+        world: &World,
+        name: &str,
+        peers: Arc<CoordinatorDirectory>,
+        directory: &str,
+        key: &EngineKey,
+    ) -> Result<Arc<Self>, EngineError> {
+        let store = CatalogStore::open(world, directory, key).await?;
+        let accepted = store.accepted();
+        Ok(Arc::new(Self {
+            world: world.clone(),
+            name: name.to_owned(),
+            peers,
+            store,
+            current: RwLock::new(Arc::new(CatalogSnapshot::new())),
+            is_published: watch::Sender::new(false),
+            office: Mutex::new(None),
+            leading: watch::Sender::new(0),
+            least_term: AtomicU64::new(accepted.term),
+        }))
+    }
+
+    /// The catalog as it is now.
+    pub fn snapshot(&self) -> Arc<CatalogSnapshot> {
+        self.current.read().clone()
+    }
+
+    /// Returns once there is a catalog to see.
+    pub async fn published(&self) {
+        let mut published = self.is_published.subscribe();
+        // The sender lives as long as `self`.
+        let _ = published.wait_for(|published| *published).await;
+    }
+
+    /// The term in which this Coordinator leads; `None`: another one does.
+    pub fn leading(&self) -> Option<u64> {
+        let term = *self.leading.borrow();
+        (term != 0).then_some(term)
+    }
+
+    /// The term in which this Coordinator leads.
+    ///
+    /// # Errors
+    /// `57P03` if it does not.
+    pub fn check_leading(&self) -> Result<u64> {
+        self.leading().ok_or_else(not_leader)
+    }
+
+    /// Returns once sessions see `version` or a later one.
+    pub async fn seen(&self, version: u64) {
+        let mut published = self.is_published.subscribe();
+        while self.snapshot().version < version {
+            // The sender lives as long as `self`.
+            if published.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Returns when this Coordinator does not lead (any more).
+    pub async fn not_leading(&self) {
+        let mut leading = self.leading.subscribe();
+        // The sender lives as long as `self`.
+        let _ = leading.wait_for(|term| *term == 0).await;
+    }
+
+    fn step_down(&self, office: &mut Option<Office>) {
+        *office = None;
+        self.leading.send_replace(0);
+    }
+
+    fn publish(&self, snapshot: Arc<CatalogSnapshot>) {
+        let mut current = self.current.write();
+        // A reader that was told of a version must never see an older one again.
+        if snapshot.version >= current.version {
+            *current = snapshot;
+        }
+        drop(current);
+        self.is_published.send_replace(true);
+    }
+
+    /// Takes the office over, if this Coordinator has every acknowledged change: nobody who led before can acknowledge
+    /// another one. [`begin`](Self::begin) has to follow.
+    ///
+    /// # Errors
+    /// [`LeadError`].
+    pub async fn take_office(&self) -> Result<(), LeadError> {
+        let mut office = self.office.lock().await;
+        self.step_down(&mut office);
+        let coordination = &*self.world.coordination;
+        let (configuration, expected) = match CatalogConfiguration::read(coordination).await? {
+            None => {
+                // A cluster without this znode is new, or its only Coordinator ran before there was one.
+                let has_shards = !coordination.children(paths::GROUPS).await?.is_empty();
+                if has_shards && self.store.is_new() {
+                    return Err(LeadError::NotInSync);
+                }
+                let in_sync = BTreeSet::from([self.name.clone()]);
+                let (term, leader) = (self.store.accepted().term + 1, self.name.clone());
+                (
+                    CatalogConfiguration {
+                        term,
+                        leader,
+                        in_sync,
+                    },
+                    None,
+                )
+            }
+            Some((found, version)) => {
+                if !found.in_sync.contains(&self.name) && !planted("catalog-led-from-outside") {
+                    return Err(LeadError::NotInSync);
+                }
+                let mut in_sync = found.in_sync;
+                in_sync.insert(self.name.clone());
+                let (term, leader) = (found.term + 1, self.name.clone());
+                (
+                    CatalogConfiguration {
+                        term,
+                        leader,
+                        in_sync,
+                    },
+                    Some(version),
+                )
+            }
+        };
+        // The leader before must find nobody here who still accepts its changes.
+        let least_term = self.least_term.fetch_max(configuration.term, Ordering::SeqCst);
+        match configuration.write(coordination, expected).await {
+            Ok(version) => {
+                tracing::info!(term = configuration.term, "leads the catalog");
+                *office = Some(Office {
+                    configuration,
+                    version,
+                });
+                Ok(())
+            }
+            Err(CoordinationError::BadVersion(_)) => {
+                self.least_term.store(least_term, Ordering::SeqCst);
+                Err(LeadError::Deposed)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Begins to lead: what this Coordinator has accepted last becomes what all in sync have.
+    ///
+    /// # Errors
+    /// [`LeadError`]; the office is lost then.
+    pub async fn begin(&self) -> Result<(), LeadError> {
+        let mut office = self.office.lock().await;
+        let Some(term) = office.as_ref().map(|office| office.configuration.term) else {
+            return Err(LeadError::Deposed);
+        };
+        let mut next = (*self.store.accepted().snapshot).clone();
+        next.version = next.version.max(self.snapshot().version) + 1;
+        self.replicate(&mut office, next).await?;
+        self.leading.send_replace(term);
+        Ok(())
+    }
+
+    /// Gives the office up in this process. Another Coordinator may take it over at any time anyway.
+    pub fn stop_leading(&self) {
+        self.leading.send_replace(0);
+    }
+
+    /// Applies `change` to a copy of the catalog and replicates it; only then others see it.
+    ///
+    /// # Errors
+    /// `change`'s own; `57P03` if this Coordinator does not lead; `58030` if its store failed; `08007` if another one has
+    /// taken over meanwhile, and the change may or may not be part of what it took over.
+    pub async fn change<T>(&self, change: impl FnOnce(&mut CatalogSnapshot) -> Result<T>) -> Result<T> {
+        let mut office = self.office.lock().await;
+        if self.leading().is_none() || office.is_none() {
+            return Err(not_leader());
+        }
+        let mut next = (*self.snapshot()).clone();
+        let outcome = change(&mut next)?;
+        next.version += 1;
+        match self.replicate(&mut office, next).await {
+            Ok(()) => Ok(outcome),
+            Err(LeadError::Engine(error)) => Err(SqlError::new(
+                SqlState::IO_ERROR,
+                format!("metadata store: {error}"),
+            )),
+            Err(error) => Err(SqlError::new(
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                "the outcome of the definition cannot be learned: it may or may not have taken effect",
+            )
+            .with_detail(error.to_string())),
+        }
+    }
+
+    /// Has `next` accepted by everybody in sync, then published. After an error this Coordinator does not lead.
+    async fn replicate(&self, office: &mut Option<Office>, next: CatalogSnapshot) -> Result<(), LeadError> {
+        let replicated = self.try_replicate(office, next).await;
+        if replicated.is_err() {
+            self.step_down(office);
+        }
+        replicated
+    }
+
+    async fn try_replicate(
+        &self,
+        office: &mut Option<Office>,
+        next: CatalogSnapshot,
+    ) -> Result<(), LeadError> {
+        let Some(office) = office else {
+            return Err(LeadError::Deposed);
+        };
+        let term = office.configuration.term;
+        let snapshot = Arc::new(next);
+        self.store
+            .accept(AcceptedCatalog {
+                term,
+                snapshot: snapshot.clone(),
+            })
+            .await?;
+        let encoded = encode(&snapshot)?;
+        let accept = RequestBody::AcceptCatalog(AcceptCatalog {
+            term,
+            snapshot: encoded,
+        });
+        if planted("catalog-acknowledged-alone") {
+            self.publish(snapshot);
+            return Ok(());
+        }
+        self.tell_followers(office, &accept).await?;
+        self.publish(snapshot.clone());
+        let publish = RequestBody::PublishCatalog(PublishCatalog {
+            term,
+            version: snapshot.version,
+        });
+        self.tell_followers(office, &publish).await
+    }
+
+    /// Sends `request` to every follower in sync. Those that do not confirm it leave the set before this returns.
+    async fn tell_followers(&self, office: &mut Office, request: &RequestBody) -> Result<(), LeadError> {
+        let followers = office.configuration.in_sync.iter();
+        let followers = followers.filter(|name| **name != self.name);
+        let calls = followers.map(|name| async move {
+            let told = timeout(&*self.world.clock, FOLLOWER_LIMIT, self.tell(name, request)).await;
+            (!matches!(told, Ok(true))).then(|| name.clone())
+        });
+        let silent: Vec<String> = join_all(calls).await.into_iter().flatten().collect();
+        if silent.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(?silent, "coordinators leave the catalog's in-sync set");
+        let mut next = office.configuration.clone();
+        next.in_sync.retain(|name| !silent.contains(name));
+        self.configure(office, next).await
+    }
+
+    async fn tell(&self, name: &str, request: &RequestBody) -> bool {
+        let Some(channel) = self.peers.channel(name) else {
+            return false;
+        };
+        match channel.call(request.clone().into()).await {
+            Ok(response) => matches!(response.body, Some(ResponseBody::Done(_))),
+            Err(_) => false,
+        }
+    }
+
+    /// Replaces the znode while nobody else has.
+    async fn configure(&self, office: &mut Office, next: CatalogConfiguration) -> Result<(), LeadError> {
+        let deadline = self.world.clock.monotonic().after(CONFIGURATION_LIMIT);
+        loop {
+            match next.write(&*self.world.coordination, Some(office.version)).await {
+                Ok(version) => {
+                    office.version = version;
+                    office.configuration = next;
+                    return Ok(());
+                }
+                Err(CoordinationError::BadVersion(_)) => return Err(LeadError::Deposed),
+                Err(CoordinationError::ConnectionLost | CoordinationError::SessionExpired)
+                    if self.world.clock.monotonic() < deadline =>
+                {
+                    self.world.clock.sleep(RETRY_PAUSE).await;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// The leader's answer to a Coordinator that wants to follow.
+    ///
+    /// # Errors
+    /// `57P03` if this one does not lead.
+    pub async fn join(&self, request: &JoinCatalog) -> Result<CatalogReply> {
+        let mut office = self.office.lock().await;
+        let (Some(current), Some(term)) = (office.as_mut(), self.leading()) else {
+            return Err(not_leader());
+        };
+        let accepted = self.store.accepted();
+        if (request.term, request.version) != accepted.position() {
+            return Ok(CatalogReply {
+                term,
+                snapshot: encode(&accepted.snapshot).map_err(SqlError::internal)?,
+                in_sync: false,
+            });
+        }
+        if !current.configuration.in_sync.contains(&request.name) {
+            let mut next = current.configuration.clone();
+            next.in_sync.insert(request.name.clone());
+            if let Err(error) = self.configure(current, next).await {
+                self.step_down(&mut office);
+                tracing::info!(%error, "cannot take a coordinator into the catalog's in-sync set");
+                return Err(not_leader());
+            }
+            tracing::info!(name = request.name, "joined the catalog's in-sync set");
+        }
+        Ok(CatalogReply {
+            term,
+            snapshot: Bytes::new(),
+            in_sync: true,
+        })
+    }
+
+    /// Flushes and closes the store.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn close(&self) -> Result<(), EngineError> {
+        self.store.close().await
+    }
+}
+
+fn encode(snapshot: &CatalogSnapshot) -> Result<Bytes, EngineError> {
+    let encoded = postcard::to_stdvec(snapshot).map_err(|error| EngineError::Corrupt {
+        path: String::new(),
+        reason: format!("catalog cannot be encoded: {error}"),
+    })?;
+    Ok(encoded.into())
+}
+
+fn not_leader() -> Box<SqlError> {
+    SqlError::new(
+        SqlState::CANNOT_CONNECT_NOW,
+        "this coordinator does not lead the catalog",
+    )
+    .with_hint("another coordinator leads, or is about to: try again")
+}
