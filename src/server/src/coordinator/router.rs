@@ -54,9 +54,12 @@ pub struct Router {
     parts: Arc<Parts>,
     /// Of the transaction that calls.
     touched: Option<TouchedShards>,
+    /// Of a transaction that will be validated.
+    read: Option<TouchedShards>,
 }
 
-/// Where a transaction has run statements that keep something there: the node, and the epoch under which it served.
+/// Where a transaction has run statements that keep something there, or will be validated: the node, and the epoch under
+/// which it served.
 ///
 /// What is kept is lost when the shard gets another primary (or its primary restarts), which its epoch tells.
 #[derive(Clone, Default)]
@@ -78,6 +81,12 @@ impl TouchedShards {
         let place = (reference.epoch, node.to_owned());
         self.0.lock().insert(reference.shard, place);
     }
+
+    fn touch_unless_known(&self, reference: &ShardRef, node: &str) {
+        let mut touched = self.0.lock();
+        let place = || (reference.epoch, node.to_owned());
+        touched.entry(reference.shard).or_insert_with(place);
+    }
 }
 
 struct Parts {
@@ -91,6 +100,7 @@ impl Router {
         Self {
             parts: Arc::new(Parts { world, directory }),
             touched: None,
+            read: None,
         }
     }
 
@@ -100,6 +110,16 @@ impl Router {
         Self {
             parts: self.parts.clone(),
             touched: Some(touched.clone()),
+            read: self.read.clone(),
+        }
+    }
+
+    /// This router for statements whose reads will be validated: it notes where and when each shard was first read. It
+    /// refuses nothing, since a snapshot can be read in any term.
+    pub fn noting(&self, read: &TouchedShards) -> Self {
+        Self {
+            read: Some(read.clone()),
+            ..self.clone()
         }
     }
 
@@ -189,6 +209,11 @@ impl Router {
             && is_done
         {
             touched.touch(&reference, &node);
+        }
+        if let Some(read) = &self.read
+            && is_done
+        {
+            read.touch_unless_known(&reference, &node);
         }
         match answer {
             Ok(response) => match response.body {

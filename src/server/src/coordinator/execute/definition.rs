@@ -220,7 +220,9 @@ impl Execution<'_> {
                 SqlState::INVALID_PARAMETER_VALUE,
                 format!("cannot keep {replicas} replicas on {nodes} data nodes"),
             )
-            .with_hint("each copy lives on a data node of its own: wait until enough have joined, or add some"));
+            .with_hint(
+                "each copy lives on a data node of its own: wait until enough have joined, or add some",
+            ));
         }
         let key_signature = key_signature(table);
         let group = coordinator
