@@ -254,3 +254,20 @@ pub fn sql_error(reply: ErrorReply) -> Box<SqlError> {
     });
     error
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_count_from_the_term_in_which_they_began() {
+        let in_term = |epoch| ShardRef { shard: 7, epoch };
+        let read = TouchedShards::default();
+        assert!(!read.has_lost(&in_term(3)));
+        read.touch_unless_known(&in_term(3), "first");
+        read.touch_unless_known(&in_term(4), "second");
+        assert_eq!(read.get(7), Some((3, "first".to_owned())));
+        assert!(!read.has_lost(&in_term(3)));
+        assert!(read.has_lost(&in_term(4)));
+    }
+}

@@ -2,7 +2,8 @@
 //!
 //! Everything here happens after that timestamp was drawn. A write that is marked later therefore commits later, and
 //! need not be kept out; one that was marked before is either found among the marks, or its version in the store, for
-//! a mark goes away only once the version is applied. So marks are looked at first, then versions.
+//! a mark goes away only once the version is applied, or with the term. So marks are looked at first, then versions,
+//! then whether this is the primary still.
 //! docs/decisions/serializable.md has the whole argument.
 
 use bytes::Bytes;
@@ -60,7 +61,7 @@ impl DataNode {
     }
 
     /// Refuses with `40001` what `transaction` must not commit at `commit_timestamp`, which was drawn before this
-    /// call.
+    /// call. The answer counts only if [`check_current`](Self::check_current) agrees afterwards for each shard.
     pub(super) async fn validate_reads(
         &self,
         transaction: TransactionId,

@@ -197,3 +197,84 @@ async fn reads_below_what_was_collected_are_not_valid() {
     assert!(!node.is_valid(&reader, &[], &[(BY_VALUE, 0, 99)]).await);
     assert!(node.is_valid(&node.begin_snapshot(), &[1], &[(0, 0, 9)]).await);
 }
+
+impl TestNode {
+    fn validate_request(&self, transaction: &TestTransaction, id: i32) -> RequestBody {
+        RequestBody::Validate(Validate {
+            transaction: transaction.id,
+            commit_timestamp: self.cluster.oracle.draw(),
+            reads: self.reads(transaction, &[id], &[]),
+        })
+    }
+}
+
+#[tokio::test]
+async fn only_the_primary_under_its_lease_validates() {
+    let mut node = TestNode::single().await;
+    node.insert(&node.autocommit(), &[(1, 10)]).await.unwrap();
+    let reader = node.begin_snapshot();
+    let in_old_term = node.validate_request(&reader, 1);
+    let shard = node.node().open_shard(SHARD).unwrap();
+    shard.lease(None);
+    let refused = done(node.call(node.validate_request(&reader, 1)).await).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::StaleEpoch);
+    shard.lease(Some(MonotonicTime(u64::MAX)));
+    assert!(node.is_valid(&reader, &[1], &[]).await);
+    node.crash().await;
+    node.boot().await;
+    let refused = done(node.call(in_old_term).await).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::StaleEpoch);
+    assert!(node.is_valid(&reader, &[1], &[]).await);
+}
+
+#[tokio::test]
+async fn one_round_commits_need_the_terms_in_which_they_have_only_read() {
+    let node = TestNode::single().await;
+    let other = ShardRef {
+        shard: OTHER_SHARD,
+        epoch: 5,
+    };
+    let configuration = Configuration {
+        epoch: other.epoch,
+        term: other.epoch,
+        ..Configuration::new(vec!["test".to_owned()])
+    };
+    let map = BTreeMap::from([(SHARD, node.configuration()), (OTHER_SHARD, configuration)]);
+    node.node().configure(&map).await.unwrap();
+    let shard = node.node().open_shard(OTHER_SHARD).unwrap();
+    while shard.serving() != Some(other.epoch) {
+        pause().await;
+    }
+    node.insert(&node.autocommit(), &[(1, 10)]).await.unwrap();
+    let commit = |transaction: &TestTransaction| {
+        let mut reads = node.reads(transaction, &[], &[]);
+        reads.shards.push(ShardReads {
+            shard: other,
+            tables: Vec::new(),
+        });
+        RequestBody::CommitLocal(CommitLocal {
+            transaction: transaction.id,
+            shards: vec![node.reference()],
+            last_sequence: transaction.sequence.load(Ordering::SeqCst),
+            reads: Some(reads),
+        })
+    };
+    let first = node.begin_snapshot();
+    node.add(&first, 1, 1).await.unwrap();
+    written(node.call(commit(&first)).await).unwrap();
+    assert_eq!(node.peek(1).await, Some(11));
+
+    shard.lease(None);
+    let without_lease = node.begin_snapshot();
+    node.add(&without_lease, 1, 1).await.unwrap();
+    let refused = written(node.call(commit(&without_lease)).await).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::UnknownTransaction);
+    shard.stop();
+    let after_the_term = node.begin_snapshot();
+    node.add(&after_the_term, 1, 1).await.unwrap();
+    let refused = written(node.call(commit(&after_the_term)).await).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::UnknownTransaction);
+    // Nothing of them is there, locks neither.
+    node.add(&node.autocommit(), 1, 5).await.unwrap();
+    assert_eq!(node.peek(1).await, Some(16));
+}
