@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::verdict::Verdict;
 
 /// Bugs that roles can be told to have, and the checkers must find.
-pub const BUGS: [(&str, &str); 22] = [
+pub const BUGS: [(&str, &str); 27] = [
     ("ack-before-fsync", "the log acknowledges before its sync"),
     (
         "torn-tail-accepted",
@@ -89,6 +89,26 @@ pub const BUGS: [(&str, &str); 22] = [
     (
         "promotion-outside-set",
         "the Controller promotes a copy that is not in the in-sync set",
+    ),
+    (
+        "read-set-ignores-ranges",
+        "SERIALIZABLE remembers the keys that were read, but no ranges",
+    ),
+    (
+        "read-set-not-validated",
+        "SERIALIZABLE commits whatever became of what was read",
+    ),
+    (
+        "read-set-released-before-decision",
+        "SERIALIZABLE validates before the commit timestamp is drawn, and nothing holds the reads after",
+    ),
+    (
+        "read-set-ignores-marks",
+        "SERIALIZABLE validates against committed versions, not against writes that are being committed",
+    ),
+    (
+        "savepoint-forgets-reads",
+        "ROLLBACK TO SAVEPOINT forgets what SERIALIZABLE has to validate",
     ),
 ];
 

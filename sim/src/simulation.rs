@@ -12,6 +12,7 @@ use neorunbase_fault_injection::{DiskCrash, Nemesis};
 use neorunbase_workloads::bank::Bank;
 use neorunbase_workloads::durability::Durability;
 use neorunbase_workloads::list_append::{Level, ListAppend};
+use neorunbase_workloads::predicate_skew::PredicateSkew;
 use neorunbase_workloads::savepoint_locks::SavepointLocks;
 use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 use parking_lot::Mutex;
@@ -132,7 +133,9 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         Arc::new(Durability::new("durable_rows", shards)),
         lists("lists_read_committed", Level::ReadCommitted),
         lists("lists_repeatable_read", Level::RepeatableRead),
+        lists("lists_serializable", Level::Serializable),
         Arc::new(SavepointLocks::new("savepoint_rows", shards)),
+        Arc::new(PredicateSkew::new("teams", shards)),
     ]
 }
 

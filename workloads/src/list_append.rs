@@ -23,6 +23,8 @@ pub enum Level {
     ReadCommitted,
     /// Snapshot isolation.
     RepeatableRead,
+    /// As if one after the other, in an order that agrees with real time.
+    Serializable,
 }
 
 impl Level {
@@ -31,7 +33,13 @@ impl Level {
         match self {
             Self::ReadCommitted => "READ COMMITTED",
             Self::RepeatableRead => "REPEATABLE READ",
+            Self::Serializable => "SERIALIZABLE",
         }
+    }
+
+    /// Whether all statements of a transaction see the same snapshot, and nobody overwrites what it has not seen.
+    pub fn has_one_snapshot(self) -> bool {
+        self != Self::ReadCommitted
     }
 }
 
@@ -86,6 +94,7 @@ impl ListAppend {
         let suffix = match level {
             Level::ReadCommitted => "read-committed",
             Level::RepeatableRead => "repeatable-read",
+            Level::Serializable => "serializable",
         };
         Self {
             name: format!("list-append-{suffix}"),

@@ -31,7 +31,7 @@ pub struct Request {
     /// What is asked.
     #[prost(
         oneof = "RequestBody",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 30, 31, 32, 33, 34, 35, 36, 37"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 24, 30, 31, 32, 33, 34, 35, 36, 37"
     )]
     pub body: Option<RequestBody>,
 }
@@ -93,6 +93,9 @@ pub enum RequestBody {
     /// A piece of a copy of a shard.
     #[prost(message, tag = "19")]
     CopyPiece(CopyPiece),
+    /// Whether what a serializable transaction has read is still so when it commits.
+    #[prost(message, tag = "24")]
+    Validate(Validate),
     /// A version of the catalog, to be kept.
     #[prost(message, tag = "30")]
     AcceptCatalog(AcceptCatalog),
@@ -422,6 +425,74 @@ pub struct CommitLocal {
     /// See [`Prepare::last_sequence`].
     #[prost(uint32, tag = "3")]
     pub last_sequence: u32,
+    /// A serializable transaction's reads, all on this node: without them being valid it does not commit.
+    #[prost(message, optional, tag = "4")]
+    pub reads: Option<ReadSetMessage>,
+}
+
+/// What a transaction has read at its snapshot.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ReadSetMessage {
+    /// The snapshot.
+    #[prost(fixed64, tag = "1")]
+    pub snapshot: Timestamp,
+    /// By shard.
+    #[prost(message, repeated, tag = "2")]
+    pub shards: Vec<ShardReads>,
+}
+
+/// What was read of one shard.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ShardReads {
+    /// Where.
+    #[prost(message, required, tag = "1")]
+    pub shard: ShardRef,
+    /// By table.
+    #[prost(message, repeated, tag = "2")]
+    pub tables: Vec<TableReads>,
+}
+
+/// What was read of one table in one shard.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TableReads {
+    /// The table's rows.
+    #[prost(fixed64, tag = "1")]
+    pub storage: StorageId,
+    /// Primary keys, found or not.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub keys: Vec<Bytes>,
+    /// Ranges, with whatever they held.
+    #[prost(message, repeated, tag = "3")]
+    pub ranges: Vec<ReadRange>,
+}
+
+/// A range of the primary key or of an index.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ReadRange {
+    /// The index; 0: the primary key.
+    #[prost(fixed64, tag = "1")]
+    pub index: StorageId,
+    /// Inclusive.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub lower: Bytes,
+    /// Exclusive; empty: to the end.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub upper: Bytes,
+}
+
+/// Asks whether nothing of what a transaction has read changes between its snapshot and its commit timestamp. To be
+/// asked after the timestamp was drawn: whoever marks a write later commits later.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct Validate {
+    /// The transaction: its own writes do not count.
+    #[prost(fixed64, tag = "1")]
+    pub transaction: TransactionId,
+    /// When it will commit.
+    #[prost(fixed64, tag = "2")]
+    pub commit_timestamp: Timestamp,
+    /// What it has read.
+    #[prost(message, required, tag = "3")]
+    pub reads: ReadSetMessage,
 }
 
 /// The decision, to the anchor.

@@ -182,6 +182,8 @@ pub struct TransactionModes {
     pub isolation: Option<IsolationLevel>,
     /// READ ONLY / READ WRITE
     pub read_only: Option<bool>,
+    /// DEFERRABLE / NOT DEFERRABLE
+    pub deferrable: Option<bool>,
 }
 
 /// Isolation levels. READ UNCOMMITTED is READ COMMITTED, as in PostgreSQL.

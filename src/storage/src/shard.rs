@@ -24,7 +24,7 @@ pub use self::apply::RowChange;
 pub use self::garbage::{GarbageCursor, GarbageProgress};
 pub use self::index_build::{IndexBuildCursor, IndexBuildProgress, index_entry};
 pub use self::scan::{IndexScan, VersionScan, VisibleRow};
-pub use self::snapshot::StoreSnapshot;
+pub use self::snapshot::{RangeChange, StoreSnapshot};
 pub use self::version::RowVersion;
 use crate::StorageError;
 

@@ -14,7 +14,7 @@ use neorunbase_storage::key::{encode_index_key, encode_key, split_index_entry};
 use neorunbase_storage::memory_engine::MemoryEngineFactory;
 use neorunbase_storage::row::{decode_columns, encode_row};
 use neorunbase_storage::shard::{
-    GarbageCursor, HISTORY_KEYSPACE, RowChange, RowVersion, ShardStore, index_entry,
+    GarbageCursor, HISTORY_KEYSPACE, RangeChange, RowChange, RowVersion, ShardStore, index_entry,
 };
 use neorunbase_types::{Datum, SqlType};
 use neorunbase_world::shard_engine::{EngineKey, KeyspaceId, ShardEngineFactory};
@@ -380,9 +380,20 @@ impl Harness {
             Operation::ChangedSince(lower, upper, share) => {
                 let after = self.snapshot(share).max(self.watermark);
                 let view = self.store.snapshot();
-                let found = view
-                    .changed_since(TABLE, &key_of(lower), &key_of(upper), after)
-                    .unwrap();
+                let mut from = key_of(lower);
+                let found = loop {
+                    match view
+                        .changed_since(TABLE, &from, &key_of(upper), after, 2)
+                        .unwrap()
+                    {
+                        RangeChange::Changed(key) => break Some(key),
+                        RangeChange::Unchanged => break None,
+                        RangeChange::NotYet { resume } => {
+                            assert!(resume > from);
+                            from = resume;
+                        }
+                    }
+                };
                 let expected = (lower..upper).find(|id| {
                     self.versions
                         .get(id)

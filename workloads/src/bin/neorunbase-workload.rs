@@ -39,6 +39,7 @@ mod outside {
     use neorunbase_workloads::bank::Bank;
     use neorunbase_workloads::durability::Durability;
     use neorunbase_workloads::list_append::{Level, ListAppend};
+    use neorunbase_workloads::predicate_skew::PredicateSkew;
     use neorunbase_workloads::savepoint_locks::SavepointLocks;
     use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 
@@ -54,7 +55,8 @@ mod outside {
         password: String,
         #[arg(long, default_value = "neorunbase")]
         database: String,
-        /// bank, durability, list-append-read-committed, list-append-repeatable-read, savepoint-locks, or all.
+        /// bank, durability, list-append-read-committed, list-append-repeatable-read, list-append-serializable,
+        /// savepoint-locks, predicate-skew, or all.
         #[arg(long, default_value = "all")]
         workload: String,
         /// How long clients run.
@@ -107,7 +109,15 @@ mod outside {
                 40,
                 shards,
             )),
+            Arc::new(ListAppend::new(
+                "lists_serializable",
+                Level::Serializable,
+                5,
+                40,
+                shards,
+            )),
             Arc::new(SavepointLocks::new("savepoint_rows", shards)),
+            Arc::new(PredicateSkew::new("teams", shards)),
         ];
         let chosen: Vec<_> = all
             .into_iter()

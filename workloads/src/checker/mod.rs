@@ -4,4 +4,5 @@ pub mod bank;
 pub mod durability;
 pub mod graph;
 pub mod list_append;
+pub mod predicate_skew;
 pub mod savepoint_locks;

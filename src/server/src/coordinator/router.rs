@@ -57,9 +57,12 @@ pub struct Router {
     parts: Arc<Parts>,
     /// Of the transaction that calls.
     touched: Option<TouchedShards>,
+    /// Of a transaction that will be validated.
+    read: Option<TouchedShards>,
 }
 
-/// Where a transaction has run statements that keep something there: the node, and the epoch under which it served.
+/// Where a transaction has run statements that keep something there, or will be validated: the node, and the epoch under
+/// which it served.
 ///
 /// What is kept is lost when the shard gets another primary (or its primary restarts), which its epoch tells.
 #[derive(Clone, Default)]
@@ -80,6 +83,12 @@ impl TouchedShards {
     fn touch(&self, reference: &ShardRef, node: &str) {
         let place = (reference.epoch, node.to_owned());
         self.0.lock().insert(reference.shard, place);
+    }
+
+    fn touch_unless_known(&self, reference: &ShardRef, node: &str) {
+        let mut touched = self.0.lock();
+        let place = || (reference.epoch, node.to_owned());
+        touched.entry(reference.shard).or_insert_with(place);
     }
 }
 
@@ -113,6 +122,7 @@ impl Router {
                 stale_tables,
             }),
             touched: None,
+            read: None,
         }
     }
 
@@ -122,6 +132,16 @@ impl Router {
         Self {
             parts: self.parts.clone(),
             touched: Some(touched.clone()),
+            read: self.read.clone(),
+        }
+    }
+
+    /// This router for statements whose reads will be validated: it notes where and when each shard was first read. It
+    /// refuses nothing, since a snapshot can be read in any term.
+    pub fn noting(&self, read: &TouchedShards) -> Self {
+        Self {
+            read: Some(read.clone()),
+            ..self.clone()
         }
     }
 
@@ -212,6 +232,11 @@ impl Router {
         {
             touched.touch(&reference, &node);
         }
+        if let Some(read) = &self.read
+            && is_done
+        {
+            read.touch_unless_known(&reference, &node);
+        }
         match answer {
             Ok(response) => match response.body {
                 Some(ResponseBody::Error(error)) => match error.kind() {
@@ -259,4 +284,21 @@ pub fn sql_error(reply: ErrorReply) -> Box<SqlError> {
         })
     });
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_count_from_the_term_in_which_they_began() {
+        let in_term = |epoch| ShardRef { shard: 7, epoch };
+        let read = TouchedShards::default();
+        assert!(!read.has_lost(&in_term(3)));
+        read.touch_unless_known(&in_term(3), "first");
+        read.touch_unless_known(&in_term(4), "second");
+        assert_eq!(read.get(7), Some((3, "first".to_owned())));
+        assert!(!read.has_lost(&in_term(3)));
+        assert!(read.has_lost(&in_term(4)));
+    }
 }

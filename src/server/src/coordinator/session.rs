@@ -15,7 +15,7 @@ use neorunbase_frontend::{
 use neorunbase_protocol::message::ProgramRef;
 use neorunbase_sql::parser::{ParsedKind, ParsedStatement, parse};
 use neorunbase_sql::plan::{
-    Definition, IsolationLevel, Plan, SettingCommand, Statement, TransactionCommand, TransactionModes,
+    Definition, Plan, SettingCommand, Statement, TransactionCommand, TransactionModes,
 };
 use neorunbase_sql::{AnalysisContext, analyze};
 use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
@@ -27,7 +27,7 @@ use super::execute::insert::Written;
 use super::execute::select::RowBatches;
 use super::location::TableLocation;
 use super::session_core::SessionCore;
-use super::settings::{Settings, isolation_name, serializable_unsupported};
+use super::settings::{Settings, isolation_name, on_or_off};
 use super::table_locks::SharedTableLock;
 use super::transaction::{Transaction, no_savepoint};
 use super::{Coordinator, DATABASE};
@@ -119,22 +119,17 @@ impl CoordinatorSession {
     }
 
     fn analyze(&self, parsed: ParsedStatement, parameter_types: Vec<Option<SqlType>>) -> Result<CachedPlan> {
-        let mut settings: BTreeMap<String, String> = self
-            .settings
-            .all()
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        settings.insert(
-            "neorunbase.backend_pid".to_owned(),
-            self.core.process_id.to_string(),
-        );
+        let mut settings = self.settings.values();
+        if let Block::Explicit(open) = &self.block {
+            settings.extend(open.transaction.settings());
+        }
         let context = AnalysisContext {
             catalog: self.core.coordinator.metadata.snapshot(),
             user: self.core.user.clone(),
             database: DATABASE.to_owned(),
             search_path: self.settings.search_path(&self.core.user),
             process_id: self.core.process_id,
-            settings: self.settings.values(),
+            settings,
             cluster: self.core.coordinator.router.directory().clone(),
         };
         let statement = analyze(&parsed, &parameter_types, &context)?;
@@ -172,11 +167,13 @@ impl CoordinatorSession {
     }
 
     fn new_transaction(&self) -> Transaction {
-        Transaction::begin(
+        let mut transaction = Transaction::begin(
             self.core.coordinator.transaction_services.clone(),
             self.settings.default_isolation(),
             self.settings.default_read_only(),
-        )
+        );
+        transaction.deferrable = self.settings.default_deferrable();
+        transaction
     }
 
     /// Runs `plan` to its end (or to the row limit), within the cancel and time limits of the session.
@@ -669,9 +666,15 @@ impl CoordinatorSession {
                     )?;
                 }
                 if let Some(read_only) = modes.read_only {
-                    let value = if read_only { "on" } else { "off" };
                     self.settings
-                        .set("default_transaction_read_only", Some(value), false)?;
+                        .set("default_transaction_read_only", Some(on_or_off(read_only)), false)?;
+                }
+                if let Some(deferrable) = modes.deferrable {
+                    self.settings.set(
+                        "default_transaction_deferrable",
+                        Some(on_or_off(deferrable)),
+                        false,
+                    )?;
                 }
                 client.command_complete("SET");
             }
@@ -684,9 +687,6 @@ impl CoordinatorSession {
             return Ok(());
         };
         if let Some(isolation) = modes.isolation {
-            if isolation == IsolationLevel::Serializable {
-                return Err(serializable_unsupported());
-            }
             if open.transaction.has_begun_work() && isolation != open.transaction.isolation {
                 return Err(SqlError::new(
                     SqlState::ACTIVE_SQL_TRANSACTION,
@@ -696,13 +696,31 @@ impl CoordinatorSession {
             open.transaction.isolation = isolation;
         }
         if let Some(read_only) = modes.read_only {
+            if open.transaction.has_begun_work() && open.transaction.read_only && !read_only {
+                return Err(SqlError::new(
+                    SqlState::ACTIVE_SQL_TRANSACTION,
+                    "transaction read-write mode must be set before any query",
+                ));
+            }
             open.transaction.read_only = read_only;
+        }
+        if let Some(deferrable) = modes.deferrable {
+            open.transaction.deferrable = deferrable;
         }
         Ok(())
     }
 
     fn setting_command(&mut self, command: &SettingCommand, client: &mut dyn Client) -> Result<()> {
         match command {
+            SettingCommand::Set {
+                name,
+                value: Some(value),
+                ..
+            } if name.starts_with("transaction_") => {
+                // Of the current transaction, as SET TRANSACTION, and of no other.
+                self.apply_modes(Settings::transaction_mode(name, value)?)?;
+                client.command_complete("SET");
+            }
             SettingCommand::Set { name, value, local } => {
                 let local = *local && matches!(self.block, Block::Explicit(_));
                 self.settings.set(name, value.as_deref(), local)?;
@@ -722,21 +740,13 @@ impl CoordinatorSession {
                 client.command_complete("SHOW");
             }
             SettingCommand::Show(name) => {
-                let value = match (name.as_str(), &self.block) {
-                    ("transaction_isolation", Block::Explicit(open)) => {
-                        isolation_name(open.transaction.isolation).to_owned()
-                    }
-                    ("transaction_isolation", _) => {
-                        isolation_name(self.settings.default_isolation()).to_owned()
-                    }
-                    ("transaction_read_only", Block::Explicit(open)) => {
-                        if open.transaction.read_only {
-                            "on".to_owned()
-                        } else {
-                            "off".to_owned()
-                        }
-                    }
-                    _ => self.settings.get(name)?.to_owned(),
+                let of_transaction = match &self.block {
+                    Block::Explicit(open) => open.transaction.settings(),
+                    _ => self.new_transaction().settings(),
+                };
+                let value = match of_transaction.into_iter().find(|(known, _)| known == name) {
+                    Some((_, value)) => value,
+                    None => self.settings.get(name)?.to_owned(),
                 };
                 client.row(&[Datum::Text(value.into())]);
                 client.command_complete("SHOW");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use neorunbase_sql::plan::IsolationLevel;
+use neorunbase_sql::plan::{IsolationLevel, TransactionModes};
 use neorunbase_types::{Result, SqlError, SqlState};
 
 /// Settings that exist, with their defaults. Some only exist to be shown.
@@ -12,6 +12,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("client_encoding", "UTF8"),
     ("client_min_messages", "notice"),
     ("datestyle", "ISO, MDY"),
+    ("default_transaction_deferrable", "off"),
     ("default_transaction_isolation", "read committed"),
     ("default_transaction_read_only", "off"),
     ("extra_float_digits", "1"),
@@ -29,6 +30,7 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("statement_timeout", "0"),
     ("synchronous_commit", "on"),
     ("timezone", "UTC"),
+    ("transaction_deferrable", "off"),
     ("transaction_isolation", "read committed"),
     ("transaction_read_only", "off"),
 ];
@@ -147,16 +149,12 @@ impl Settings {
                 .with_hint(format!("only \"{default}\" is available")));
         }
         let value = match name {
-            "default_transaction_isolation" | "transaction_isolation" => {
-                isolation_name(parse_isolation(value)?).to_owned()
+            "default_transaction_isolation" => isolation_name(parse_isolation(name, value)?).to_owned(),
+            "default_transaction_read_only" | "default_transaction_deferrable" => {
+                on_or_off(parse_boolean(name, value)?).to_owned()
             }
-            "default_transaction_read_only" | "transaction_read_only" => {
-                if parse_boolean(name, value)? {
-                    "on".to_owned()
-                } else {
-                    "off".to_owned()
-                }
-            }
+            // Belong to a transaction, not to the session.
+            "transaction_isolation" | "transaction_read_only" | "transaction_deferrable" => return Ok(()),
             "statement_timeout" | "lock_timeout" | "idle_in_transaction_session_timeout" => {
                 parse_milliseconds(name, value)?.to_string()
             }
@@ -182,7 +180,7 @@ impl Settings {
     /// The isolation level of new transactions.
     pub fn default_isolation(&self) -> IsolationLevel {
         self.get("default_transaction_isolation")
-            .and_then(parse_isolation)
+            .and_then(|value| parse_isolation("default_transaction_isolation", value))
             .unwrap_or(IsolationLevel::ReadCommitted)
     }
 
@@ -190,6 +188,27 @@ impl Settings {
     pub fn default_read_only(&self) -> bool {
         self.get("default_transaction_read_only")
             .is_ok_and(|value| value == "on")
+    }
+
+    /// Whether new transactions are deferrable.
+    pub fn default_deferrable(&self) -> bool {
+        self.get("default_transaction_deferrable")
+            .is_ok_and(|value| value == "on")
+    }
+
+    /// What a setting of the current transaction stands for.
+    ///
+    /// # Errors
+    /// `42704` if it is none, `22023`.
+    pub fn transaction_mode(name: &str, value: &str) -> Result<TransactionModes> {
+        let mut modes = TransactionModes::default();
+        match name {
+            "transaction_isolation" => modes.isolation = Some(parse_isolation(name, value)?),
+            "transaction_read_only" => modes.read_only = Some(parse_boolean(name, value)?),
+            "transaction_deferrable" => modes.deferrable = Some(parse_boolean(name, value)?),
+            _ => return Err(unknown(name)),
+        }
+        Ok(modes)
     }
 
     /// A time limit in milliseconds; 0: none.
@@ -218,19 +237,13 @@ fn invalid(name: &str, value: &str) -> Box<SqlError> {
     )
 }
 
-fn parse_isolation(value: &str) -> Result<IsolationLevel> {
+fn parse_isolation(name: &str, value: &str) -> Result<IsolationLevel> {
     match value.to_ascii_lowercase().as_str() {
         "read committed" | "read uncommitted" => Ok(IsolationLevel::ReadCommitted),
         "repeatable read" => Ok(IsolationLevel::RepeatableRead),
-        "serializable" => Err(serializable_unsupported()),
-        _ => Err(invalid("default_transaction_isolation", value)),
+        "serializable" => Ok(IsolationLevel::Serializable),
+        _ => Err(invalid(name, value)),
     }
-}
-
-/// SERIALIZABLE is not there yet; a weaker level must not pass for it.
-pub fn serializable_unsupported() -> Box<SqlError> {
-    SqlError::unsupported("isolation level SERIALIZABLE")
-        .with_hint("use REPEATABLE READ (snapshot isolation)")
 }
 
 /// As SHOW prints it.
@@ -240,6 +253,11 @@ pub fn isolation_name(level: IsolationLevel) -> &'static str {
         IsolationLevel::RepeatableRead => "repeatable read",
         IsolationLevel::Serializable => "serializable",
     }
+}
+
+/// As SHOW prints it.
+pub fn on_or_off(value: bool) -> &'static str {
+    if value { "on" } else { "off" }
 }
 
 fn parse_boolean(name: &str, value: &str) -> Result<bool> {

@@ -9,22 +9,28 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::future::{join_all, try_join_all};
 use neorunbase_protocol::message::{
-    CommitLocal, Decide, Decision, Finish, Prepare, QueryDecision, RequestBody, ResponseBody, RollbackTo,
-    ShardId, ShardRef, StatementContext, Timestamp, TransactionId,
+    CommitLocal, Decide, Decision, Finish, Prepare, QueryDecision, ReadSetMessage, RequestBody, ResponseBody,
+    RollbackTo, ShardId, ShardReads, ShardRef, StatementContext, Timestamp, TransactionId, Validate,
 };
 use neorunbase_sql::plan::IsolationLevel;
+use neorunbase_txn::ReadSet;
 use neorunbase_txn::timestamp::{TimestampError, TimestampSource};
 use neorunbase_types::{Result, SqlError, SqlState};
 use neorunbase_world::World;
+use neorunbase_world::fault::planted;
+use parking_lot::Mutex;
 
 use super::heartbeat::{Heartbeats, OpenTransaction};
 use super::router::{RouteError, Router, TouchedShards};
+use super::settings::{isolation_name, on_or_off};
 
 /// How long a Coordinator tries to learn an outcome before it reports 08007.
 const RESOLUTION_LIMIT: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// What a serializable transaction has read is remembered in about so many bytes; beyond, less exactly.
+const READ_SET_BYTES: usize = 1 << 20;
 
 /// What transactions need from their Coordinator.
 pub struct TransactionServices {
@@ -45,6 +51,8 @@ pub struct Transaction {
     pub isolation: IsolationLevel,
     /// Refuses writes.
     pub read_only: bool,
+    /// Asked not to be cancelled. No snapshot that only reads ever is, so it changes nothing.
+    pub deferrable: bool,
     /// `now()`.
     pub time_unix_micros: i64,
     /// Longest wait for one row lock; 0: no limit.
@@ -52,10 +60,14 @@ pub struct Transaction {
     /// Drawn at the first write or lock; 0 before.
     id: TransactionId,
     open: Option<OpenTransaction>,
-    /// REPEATABLE READ: drawn at the first statement; 0 before.
+    /// REPEATABLE READ and above: drawn at the first statement; 0 before.
     snapshot: Timestamp,
+    /// SERIALIZABLE: what was read, to be validated at the commit. Shared with running queries.
+    reads: Arc<Mutex<ReadSet>>,
     sequence: u32,
     touched: TouchedShards,
+    /// SERIALIZABLE: where reads were made first. They are valid in the same terms or not at all.
+    read_at: TouchedShards,
     /// Shards with writes or locks of this transaction, and the node and epoch they were sent to.
     participants: BTreeMap<ShardId, Participant>,
     /// Oldest first. A name may be there several times: the newest counts.
@@ -120,16 +132,29 @@ impl Transaction {
             services,
             isolation,
             read_only,
+            deferrable: false,
             time_unix_micros,
             lock_timeout_ms: 0,
             id: 0,
             open: None,
             snapshot: 0,
+            reads: Arc::new(Mutex::new(ReadSet::new(READ_SET_BYTES))),
             sequence: 0,
             touched: TouchedShards::default(),
+            read_at: TouchedShards::default(),
             participants: BTreeMap::new(),
             savepoints: Vec::new(),
         }
+    }
+
+    /// The settings that belong to a transaction, as SHOW prints them.
+    pub fn settings(&self) -> [(String, String); 3] {
+        [
+            ("transaction_isolation", isolation_name(self.isolation)),
+            ("transaction_read_only", on_or_off(self.read_only)),
+            ("transaction_deferrable", on_or_off(self.deferrable)),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
     }
 
     /// Whether there is a savepoint to go back to.
@@ -217,7 +242,22 @@ impl Transaction {
             }
         }
         self.savepoints.truncate(position + 1);
+        // What was read since is known to the client all the same: it stays in the read set.
+        if planted("savepoint-forgets-reads") {
+            self.reads.lock().clear();
+        }
         Ok(())
+    }
+
+    /// Where to record what is read; none where no commit will depend on it: below SERIALIZABLE, and of what cannot
+    /// write, since a snapshot is a serial point by itself.
+    pub fn recorded_reads(&self) -> Option<Arc<Mutex<ReadSet>>> {
+        (self.isolation == IsolationLevel::Serializable && !self.read_only).then(|| self.reads.clone())
+    }
+
+    /// Whether a shard may commit it at once: not if the Coordinator has reads of it to be validated.
+    pub fn needs_no_validation(&self) -> bool {
+        self.reads.lock().is_empty()
     }
 
     /// Whether any shard holds writes or locks of it.
@@ -278,10 +318,19 @@ impl Transaction {
 
     /// The router for statements in `context`.
     pub fn router(&self, context: &StatementContext) -> Router {
+        let router = self.reading_router();
         if context.transaction == 0 {
-            self.services.router.clone()
+            router
         } else {
-            self.services.router.within(&self.touched)
+            router.within(&self.touched)
+        }
+    }
+
+    /// The router for reads where it keeps nothing.
+    pub fn reading_router(&self) -> Router {
+        match self.recorded_reads() {
+            Some(_) => self.services.router.noting(&self.read_at),
+            None => self.services.router.clone(),
         }
     }
 
@@ -404,24 +453,82 @@ impl Transaction {
     /// learned.
     pub async fn commit(mut self) -> Result<()> {
         if self.participants.is_empty() {
-            return Ok(());
+            return Ok(()); // a snapshot is a serial point: nothing needs validation
         }
         self.learn_places();
         let nodes = self.shards_by_node();
+        let (reads, reading_nodes) = self.read_set().await?;
         // Taken out so that the end of this function, however reached, ends the heartbeats.
         let _open = self.open.take();
         // One frame of a node's log is atomic only on that node: other copies get it shard by shard.
         let directory = self.services.router.directory();
         let is_replicated = |shard: &ShardId| directory.is_replicated(*shard);
         let is_atomic = self.participants.len() == 1 || !self.participants.keys().any(is_replicated);
-        if nodes.len() == 1 && is_atomic {
-            self.commit_local(nodes).await
+        let reads_elsewhere = reading_nodes.iter().any(|node| !nodes.contains_key(node));
+        if nodes.len() == 1 && is_atomic && !reads_elsewhere {
+            self.commit_local(nodes, reads).await
         } else {
-            self.commit_two_phase(nodes).await
+            self.commit_two_phase(nodes, &reads).await
         }
     }
 
-    async fn commit_local(&self, nodes: BTreeMap<String, Vec<ShardRef>>) -> Result<()> {
+    /// What was read, and the nodes where it was.
+    async fn read_set(&self) -> Result<(ReadSetMessage, BTreeSet<String>)> {
+        let mut message = ReadSetMessage {
+            snapshot: self.snapshot,
+            shards: Vec::new(),
+        };
+        let mut nodes = BTreeSet::new();
+        let shards = self.reads.lock().shards();
+        for shard in shards {
+            let (reference, node) = match self.read_at.get(shard) {
+                Some((epoch, node)) => (ShardRef { shard, epoch }, node),
+                // Recorded, and then not read.
+                None => self.locate(shard).await?,
+            };
+            nodes.insert(node);
+            message.shards.push(ShardReads {
+                shard: reference,
+                tables: self.reads.lock().of_shard(shard),
+            });
+        }
+        Ok((message, nodes))
+    }
+
+    /// Whether nothing that was read changes up to `commit_timestamp`, which was drawn before. It is the primaries of the
+    /// terms in which it was read who are asked.
+    ///
+    /// # Errors
+    /// `40001`, or a shard cannot be asked.
+    async fn validate(&self, reads: &ReadSetMessage, commit_timestamp: Timestamp) -> Result<()> {
+        let router = &self.services.router.within(&self.read_at);
+        let calls = reads.shards.iter().map(|part| {
+            let build = move |shard| {
+                RequestBody::Validate(Validate {
+                    transaction: self.id,
+                    commit_timestamp,
+                    reads: ReadSetMessage {
+                        snapshot: reads.snapshot,
+                        shards: vec![ShardReads {
+                            shard,
+                            tables: part.tables.clone(),
+                        }],
+                    },
+                })
+            };
+            router.call_repeatable(part.shard.shard, build)
+        });
+        try_join_all(calls)
+            .await
+            .map(|_| ())
+            .map_err(RouteError::into_statement_error)
+    }
+
+    async fn commit_local(
+        &self,
+        nodes: BTreeMap<String, Vec<ShardRef>>,
+        reads: ReadSetMessage,
+    ) -> Result<()> {
         let Some((node, shards)) = nodes.into_iter().next() else {
             return Ok(());
         };
@@ -430,6 +537,7 @@ impl Transaction {
             transaction: self.id,
             shards,
             last_sequence: self.last_sequence_on(&node),
+            reads: (!reads.shards.is_empty()).then_some(reads),
         });
         match self.services.router.call(anchor.shard, |_| request.clone()).await {
             Ok(_) => Ok(()),
@@ -438,7 +546,11 @@ impl Transaction {
         }
     }
 
-    async fn commit_two_phase(&self, nodes: BTreeMap<String, Vec<ShardRef>>) -> Result<()> {
+    async fn commit_two_phase(
+        &self,
+        nodes: BTreeMap<String, Vec<ShardRef>>,
+        reads: &ReadSetMessage,
+    ) -> Result<()> {
         let participants: Vec<ShardId> = self.participants.keys().copied().collect();
         let Some(anchor) = self
             .participants
@@ -448,6 +560,11 @@ impl Transaction {
         else {
             return Ok(());
         };
+        let validates_early = planted("read-set-released-before-decision");
+        if validates_early && let Err(error) = self.validate(reads, Timestamp::MAX).await {
+            self.finish_in_background(nodes, anchor, 0, true);
+            return Err(error);
+        }
         let prepares = nodes.iter().map(|(node, shards)| {
             let request = RequestBody::Prepare(Prepare {
                 transaction: self.id,
@@ -473,6 +590,11 @@ impl Transaction {
                 return Err(timestamp_error(error));
             }
         };
+        // Every write is marked and the timestamp is drawn: from here on nobody's write can come in between.
+        if !validates_early && let Err(error) = self.validate(reads, commit_timestamp).await {
+            self.finish_in_background(nodes, anchor, 0, true);
+            return Err(error);
+        }
         let decide = RequestBody::Decide(Decide {
             transaction: self.id,
             anchor,

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use neorunbase_protocol::message::{
-    CommitLocal, Decide, Finish, Prepare, RollbackTo, ShardId, ShardRef, Timestamp, TransactionId,
-    WrittenReply,
+    CommitLocal, Decide, Finish, Prepare, ReadSetMessage, RollbackTo, ShardId, ShardRef, Timestamp,
+    TransactionId, WrittenReply,
 };
 use neorunbase_replication::LogPosition;
 use neorunbase_storage::StorageError;
@@ -265,12 +265,13 @@ impl DataNode {
     }
 
     /// One-round commit of an active transaction. `reply` is what its statement answers (autocommit), or empty. In
-    /// `references` it may have read or locked.
+    /// `references` it may have read or locked. Of a serializable one that has written, `reads` must be valid.
     pub(super) async fn commit(
         &self,
         participant: &Arc<Participant>,
         reply: WrittenReply,
         references: &[ShardRef],
+        reads: Option<&ReadSetMessage>,
     ) -> Result<WrittenReply, Failure> {
         if !participant.begin_commit().await {
             return self.joined_commit(participant).await;
@@ -291,7 +292,15 @@ impl DataNode {
         let commit_timestamp = self.timestamps.next().await?;
         participant.set_commit_timestamp(commit_timestamp);
         participant.wake();
-        // Up to this timestamp, its locks were held by the only primary.
+        if let Some(reads) = reads {
+            let validated = self.validate_reads(participant.id(), commit_timestamp, reads);
+            validated.await.map_err(|failure| match failure {
+                // The term in which it has read there is over.
+                Failure::StaleEpoch { .. } => Failure::UnknownTransaction(participant.id()),
+                failure => failure,
+            })?;
+        }
+        // Up to here its locks, and what was found valid, were those of the only primaries.
         for reference in references {
             self.check_current(reference, participant.id())?;
         }
@@ -411,8 +420,18 @@ impl DataNode {
         };
         self.check_complete(&participant, &request.shards, request.last_sequence)
             .await?;
-        self.commit(&participant, WrittenReply::default(), &request.shards)
-            .await
+        // Where it has something, and where it has only read.
+        let mut references = request.shards;
+        if let Some(reads) = &request.reads {
+            references.extend(reads.shards.iter().map(|reads| reads.shard));
+        }
+        self.commit(
+            &participant,
+            WrittenReply::default(),
+            &references,
+            request.reads.as_ref(),
+        )
+        .await
     }
 
     /// Refuses to commit what is not all here: a shard that moved, or statements lost in a restart.

@@ -124,6 +124,12 @@ impl Fences {
         Ok(())
     }
 
+    /// Whether a definition may have replaced the rows that were read at `snapshot`.
+    pub fn replaced_since(&self, storage: StorageId, snapshot: Timestamp) -> bool {
+        let fence = self.get(storage);
+        fence.read_version != 0 && fence.read_timestamp >= snapshot
+    }
+
     /// Whether a reader in `context` may read the table.
     ///
     /// # Errors

@@ -41,6 +41,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod together;
+mod validate;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -138,7 +138,7 @@ impl DataNode {
             return result;
         }
         match result {
-            Ok(reply) => self.commit(&participant, reply, &[]).await,
+            Ok(reply) => self.commit(&participant, reply, &[], None).await,
             Err(failure) => {
                 self.roll_back(&participant).await;
                 Err(failure)

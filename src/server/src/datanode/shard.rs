@@ -469,6 +469,44 @@ impl Shard {
             .find(|participant| must_wait(participant, snapshot, reader))
             .cloned()
     }
+
+    /// Whether the write of `key` is marked for a transaction that `concerns` the caller.
+    pub fn marked_at(
+        &self,
+        storage: StorageId,
+        key: &[u8],
+        concerns: impl FnOnce(&Participant) -> bool,
+    ) -> bool {
+        if self.in_doubt_keys.load(Ordering::SeqCst) == 0 {
+            return false;
+        }
+        let in_doubt = self.in_doubt.lock();
+        let marked = in_doubt.storages.get(&storage).and_then(|keys| keys.get(key));
+        marked.is_some_and(|participant| concerns(participant))
+    }
+
+    /// As [`marked_at`](Self::marked_at), for any key of a range (`upper` empty: to the end).
+    pub fn marked_within(
+        &self,
+        storage: StorageId,
+        lower: &[u8],
+        upper: &[u8],
+        concerns: impl Fn(&Participant) -> bool,
+    ) -> bool {
+        if self.in_doubt_keys.load(Ordering::SeqCst) == 0 || (!upper.is_empty() && lower >= upper) {
+            return false;
+        }
+        let upper = if upper.is_empty() {
+            Bound::Unbounded
+        } else {
+            Bound::Excluded(upper)
+        };
+        let in_doubt = self.in_doubt.lock();
+        in_doubt.storages.get(&storage).is_some_and(|keys| {
+            keys.range::<[u8], _>((Bound::Included(lower), upper))
+                .any(|(_, participant)| concerns(participant))
+        })
+    }
 }
 
 /// Whether a reader at `snapshot` cannot tell yet if it should see the writes of `participant`.

@@ -126,7 +126,13 @@ fn copy_options_of_both_ages() {
 
 #[test]
 fn transactions_and_settings() {
-    let begin = |isolation, read_only| TransactionCommand::Begin(TransactionModes { isolation, read_only });
+    let begin = |isolation, read_only| {
+        TransactionCommand::Begin(TransactionModes {
+            isolation,
+            read_only,
+            deferrable: None,
+        })
+    };
     let transaction = |sql: &str| match one(sql) {
         ParsedKind::Transaction(command) => command,
         other => panic!("{other:?}"),

@@ -112,8 +112,10 @@ fn modes(cursor: &mut Cursor<'_>) -> Result<TransactionModes> {
             modes.read_only = Some(true);
         } else if cursor.take_words(&["read", "write"]) {
             modes.read_only = Some(false);
-        } else if cursor.take_word("deferrable") || cursor.take_words(&["not", "deferrable"]) {
-            // Has an effect on serializable read-only transactions only.
+        } else if cursor.take_word("deferrable") {
+            modes.deferrable = Some(true);
+        } else if cursor.take_words(&["not", "deferrable"]) {
+            modes.deferrable = Some(false);
         } else {
             return Err(cursor.syntax_error());
         }

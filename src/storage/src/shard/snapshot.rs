@@ -10,6 +10,20 @@ use super::version::{self, HistoryKind, RowVersion};
 use super::{HISTORY_KEYSPACE, SYSTEM_KEYSPACE};
 use crate::StorageError;
 
+/// What [`StoreSnapshot::changed_since`] found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RangeChange {
+    /// This key has changed.
+    Changed(Bytes),
+    /// None has.
+    Unchanged,
+    /// None before `resume` has; ask again from there.
+    NotYet {
+        /// The first key that was not looked at.
+        resume: Bytes,
+    },
+}
+
 /// All of a shard's rows at one instant. Cheap to clone.
 #[derive(Clone)]
 pub struct StoreSnapshot {
@@ -123,8 +137,8 @@ impl StoreSnapshot {
         IndexScan::new(self.engine_snapshot.clone(), index, lower, upper, reverse)
     }
 
-    /// A key in the range whose newest version, deletions included, is later than `after`: what a validation
-    /// of a range read asks.
+    /// Whether the newest version of any key in the range, deletions included, is later than `after`: what a
+    /// validation of a range read asks. Looks at `budget_keys` keys at most.
     ///
     /// # Errors
     /// As [`scan_index`](Self::scan_index).
@@ -134,18 +148,26 @@ impl StoreSnapshot {
         lower: &[u8],
         upper: &[u8],
         after: u64,
-    ) -> Result<Option<Bytes>, StorageError> {
+        budget_keys: usize,
+    ) -> Result<RangeChange, StorageError> {
         // A deletion that was collected is no later than the collection's watermark.
         check_readable(after, self.collected_below)?;
         let mut cursor = self
             .engine_snapshot
             .scan(KeyspaceId(storage), lower, upper, false)?;
+        let mut seen = 0;
         while let Some((key, value)) = cursor.next()? {
+            if seen >= budget_keys.max(1) {
+                return Ok(RangeChange::NotYet {
+                    resume: Bytes::copy_from_slice(key),
+                });
+            }
+            seen += 1;
             if version::split_newest(value)?.0 > after {
-                return Ok(Some(Bytes::copy_from_slice(key)));
+                return Ok(RangeChange::Changed(Bytes::copy_from_slice(key)));
             }
         }
-        Ok(None)
+        Ok(RangeChange::Unchanged)
     }
 
     /// A fact of the shard in this view.

@@ -10,6 +10,7 @@ use neorunbase_expression::{EvaluationContext, Expression, null_in_column};
 use neorunbase_protocol::message::{RequestBody, ResponseBody, RowWrite, RowWriteKind, ShardId, WriteRows};
 use neorunbase_sql::plan::{Insert, InsertSource};
 use neorunbase_storage::row::encode_row;
+use neorunbase_txn::ReadSet;
 use neorunbase_types::{Datum, Result, SqlError};
 
 use super::{Execution, answer, unexpected_answer};
@@ -177,7 +178,21 @@ impl Execution<'_> {
         }
         let snapshot = self.transaction.statement_snapshot(true).await?;
         let mut context = self.transaction.write_context(&shards, snapshot).await?;
-        context.autocommit = self.commits_at_once && shards.len() == 1;
+        if let Some(reads) = self.transaction.recorded_reads() {
+            let mut reads = reads.lock();
+            for (shard, placed) in &writes {
+                // That there is a row already is told by skipping it, or by an error that a savepoint survives.
+                let told = placed.iter().filter(|placed| {
+                    placed.write.kind == RowWriteKind::InsertOrSkip as i32
+                        || self.transaction.has_savepoints()
+                });
+                let keys: Vec<_> = told.map(|placed| placed.write.key.clone()).collect();
+                reads.read_keys(*shard, location.table.storage, &keys);
+            }
+            self.record_what_errors_tell(&mut reads, location, &shards);
+        }
+        context.autocommit =
+            self.commits_at_once && shards.len() == 1 && self.transaction.needs_no_validation();
         let router = &self.transaction.router(&context);
         let calls = writes.into_iter().map(|(shard, placed)| {
             let (sources, writes): (Vec<usize>, Vec<RowWrite>) = placed
@@ -229,6 +244,23 @@ impl Execution<'_> {
             }
         }
         Ok((written, skipped_sources))
+    }
+}
+
+impl Execution<'_> {
+    /// An error about a unique value tells of rows that nobody asked for. It ends the transaction, unless there is a
+    /// savepoint; then the locks on those values go with it, too.
+    pub(super) fn record_what_errors_tell(
+        &self,
+        reads: &mut ReadSet,
+        location: &TableLocation,
+        shards: &[ShardId],
+    ) {
+        if self.transaction.has_savepoints() && location.table.indexes.iter().any(|index| index.unique) {
+            for shard in shards {
+                reads.read_table(*shard, location.table.storage);
+            }
+        }
     }
 }
 

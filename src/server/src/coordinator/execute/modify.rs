@@ -35,7 +35,15 @@ impl Execution<'_> {
         let shards: Vec<ShardId> = targets.iter().map(|(shard, _)| *shard).collect();
         let snapshot = self.transaction.statement_snapshot(shards.len() == 1).await?;
         let mut context = self.transaction.write_context(&shards, snapshot).await?;
-        context.autocommit = self.commits_at_once && shards.len() == 1;
+        if let Some(reads) = self.transaction.recorded_reads() {
+            let mut reads = reads.lock();
+            for (shard, target) in &targets {
+                target.record(&mut reads, *shard, location.table.storage);
+            }
+            self.record_what_errors_tell(&mut reads, location, &shards);
+        }
+        context.autocommit =
+            self.commits_at_once && shards.len() == 1 && self.transaction.needs_no_validation();
         let parameters = encode_tuple(&self.parameters);
         let router = &self.transaction.router(&context);
         let calls = targets.into_iter().map(|(shard, target)| {

@@ -49,7 +49,11 @@ impl Execution<'_> {
         };
         let parameters = encode_tuple(&self.parameters);
         let mut scans = Vec::with_capacity(targets.len());
+        let reads = self.transaction.recorded_reads();
         for (shard, target) in targets {
+            if let Some(reads) = &reads {
+                target.record(&mut reads.lock(), shard, location.table.storage);
+            }
             let mut context = write_context.unwrap_or_else(|| self.transaction.read_context(shard, snapshot));
             context.table_version = location.table.version;
             let scan = ShardScan {
@@ -119,8 +123,10 @@ impl Execution<'_> {
         Ok(Arc::new(StatementAccess {
             core: self.core.clone(),
             router: self.transaction.router(&context),
+            reading_router: self.transaction.reading_router(),
             context,
             participants,
+            reads: self.transaction.recorded_reads(),
             locked: parking_lot::Mutex::default(),
         }))
     }

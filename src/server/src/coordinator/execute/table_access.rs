@@ -13,6 +13,7 @@ use neorunbase_protocol::message::{
 };
 use neorunbase_sql::access::{RowLocking, ScanRequest, TableAccess};
 use neorunbase_storage::row::encode_tuple;
+use neorunbase_txn::ReadSet;
 use neorunbase_types::Result;
 use parking_lot::Mutex;
 
@@ -31,10 +32,14 @@ pub struct StatementAccess {
     pub core: Arc<SessionCore>,
     /// For shards where the transaction has something, or gets it.
     pub router: Router,
+    /// For all others.
+    pub reading_router: Router,
     /// Contexts are made from this one.
     pub context: StatementContext,
     /// Shards where the transaction has written or locked before.
     pub participants: BTreeSet<ShardId>,
+    /// Where to record what is read, if the transaction is serializable.
+    pub reads: Option<Arc<Mutex<ReadSet>>>,
     /// Shards where this statement has locked rows.
     pub locked: Mutex<BTreeSet<ShardId>>,
 }
@@ -196,10 +201,13 @@ impl TableAccess for StatementAccess {
                 context.transaction = 0;
             }
             let router = if context.transaction == 0 {
-                &self.core.coordinator.router
+                &self.reading_router
             } else {
                 &self.router
             };
+            if let Some(reads) = &self.reads {
+                target.record(&mut reads.lock(), shard, request.table.storage);
+            }
             let scan = ShardScan {
                 router: router.clone(),
                 shard,

@@ -7,6 +7,7 @@ use neorunbase_expression::{EvaluationContext, Expression};
 use neorunbase_protocol::message::{ShardId, StorageId};
 use neorunbase_sql::access::AccessPath;
 use neorunbase_storage::key::{encode_index_key, encode_key, prefix_end};
+use neorunbase_txn::ReadSet;
 use neorunbase_types::{Datum, Result};
 
 use crate::coordinator::location::TableLocation;
@@ -25,6 +26,16 @@ pub enum Target {
         /// Exclusive; empty: to the end.
         upper: Bytes,
     },
+}
+
+impl Target {
+    /// Remembers that `shard` was asked for this, whatever it has there.
+    pub fn record(&self, reads: &mut ReadSet, shard: ShardId, storage: StorageId) {
+        match self {
+            Self::Keys(keys) => reads.read_keys(shard, storage, keys),
+            Self::Range { index, lower, upper } => reads.read_range(shard, storage, *index, lower, upper),
+        }
+    }
 }
 
 /// Evaluates constants of a path. `None` if one of them is NULL: nothing equals NULL, so no row qualifies.

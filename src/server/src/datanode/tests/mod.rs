@@ -10,6 +10,7 @@ mod savepoints;
 #[allow(dead_code)]
 mod storage_support;
 mod two_phase;
+mod validation;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -437,6 +438,7 @@ impl TestNode {
 
     async fn commit(&self, transaction: &TestTransaction) -> Result<Timestamp, ErrorReply> {
         let request = CommitLocal {
+            reads: None,
             transaction: transaction.id,
             shards: vec![self.reference()],
             last_sequence: transaction.sequence.load(Ordering::SeqCst),
