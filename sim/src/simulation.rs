@@ -10,6 +10,7 @@ use std::time::Duration;
 use madsim::rand::RngCore;
 use neorunbase_fault_injection::{DiskCrash, Nemesis};
 use neorunbase_workloads::bank::Bank;
+use neorunbase_workloads::definitions::Definitions;
 use neorunbase_workloads::durability::Durability;
 use neorunbase_workloads::list_append::{Level, ListAppend};
 use neorunbase_workloads::predicate_skew::PredicateSkew;
@@ -136,6 +137,7 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         lists("lists_serializable", Level::Serializable),
         Arc::new(SavepointLocks::new("savepoint_rows", shards)),
         Arc::new(PredicateSkew::new("teams", shards)),
+        Arc::new(Definitions::new("defined", shards)),
     ]
 }
 

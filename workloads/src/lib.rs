@@ -8,6 +8,7 @@
 pub mod bank;
 pub mod checker;
 pub mod client;
+pub mod definitions;
 pub mod drive;
 pub mod durability;
 pub mod history;

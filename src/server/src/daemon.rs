@@ -215,8 +215,16 @@ pub async fn start_coordinator(
     ensure_paths(&world).await?;
     let secret = cluster_secret(master_key);
     let coordinators = CoordinatorDirectory::start(&world, secret.clone()).await?;
-    let peers = coordinators.clone();
-    let metadata = MetadataStore::open(&world, &settings.name, peers, METADATA_PATH, &engine_key).await?;
+    let oracle = Oracle::new(&world);
+    let metadata = MetadataStore::open(
+        &world,
+        &settings.name,
+        coordinators.clone(),
+        oracle.clone(),
+        METADATA_PATH,
+        &engine_key,
+    )
+    .await?;
 
     let internal = world
         .network
@@ -227,7 +235,6 @@ pub async fn start_coordinator(
             settings.internal_address
         )))?;
     let internal_address = internal.local_address();
-    let oracle = Oracle::new(&world);
     let leader_oracle = LeaderOracle::new(world.clone(), coordinators.clone(), Some(oracle.clone()));
     let timestamps: Arc<dyn TimestampSource> = Arc::new(LeaderTimestamps(leader_oracle));
     let directory = NodeDirectory::start(&world, secret.clone(), ConnectionTimeouts::default()).await?;

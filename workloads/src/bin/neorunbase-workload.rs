@@ -37,6 +37,7 @@ mod outside {
     use clap::Parser;
     use neorunbase_operating_system::{OsClock, TcpNetwork, TokioSpawner};
     use neorunbase_workloads::bank::Bank;
+    use neorunbase_workloads::definitions::Definitions;
     use neorunbase_workloads::durability::Durability;
     use neorunbase_workloads::list_append::{Level, ListAppend};
     use neorunbase_workloads::predicate_skew::PredicateSkew;
@@ -56,7 +57,7 @@ mod outside {
         #[arg(long, default_value = "neorunbase")]
         database: String,
         /// bank, durability, list-append-read-committed, list-append-repeatable-read, list-append-serializable,
-        /// savepoint-locks, predicate-skew, or all.
+        /// savepoint-locks, predicate-skew, definitions, or all.
         #[arg(long, default_value = "all")]
         workload: String,
         /// How long clients run.
@@ -118,6 +119,7 @@ mod outside {
             )),
             Arc::new(SavepointLocks::new("savepoint_rows", shards)),
             Arc::new(PredicateSkew::new("teams", shards)),
+            Arc::new(Definitions::new("defined", shards)),
         ];
         let chosen: Vec<_> = all
             .into_iter()

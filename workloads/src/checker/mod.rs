@@ -1,6 +1,7 @@
 //! Judges of histories. Each has negative twins in its tests: histories that it must reject.
 
 pub mod bank;
+pub mod definitions;
 pub mod durability;
 pub mod graph;
 pub mod list_append;

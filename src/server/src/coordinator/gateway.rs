@@ -16,6 +16,7 @@ pub struct CoordinatorGateway(pub Arc<Coordinator>);
 #[async_trait]
 impl Gateway for CoordinatorGateway {
     async fn scram_verifier(&self, user: &str) -> Result<Option<ScramVerifier>> {
+        self.0.metadata.current().await?;
         let catalog = self.0.metadata.snapshot();
         match catalog.users.get(user) {
             None => Ok(None),

@@ -30,11 +30,11 @@ const WINDOW_MS: u64 = 3_000;
 const LOW_WATER_MS: u64 = 1_500;
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// How long the leader hands out timestamps after it asked for its limit to be raised.
-const LEASE: Duration = Duration::from_millis(1_000);
+pub const LEASE: Duration = Duration::from_millis(1_000);
 /// The lease is renewed when less than this is left.
 const RENEW_BEFORE: Duration = Duration::from_millis(600);
 /// By how much the clocks of two Coordinators may differ in rate.
-const DRIFT_PERCENT: u32 = 5;
+pub const DRIFT_PERCENT: u32 = 5;
 /// A caller waits so long for a window before it is sent away, maybe to another leader.
 const WINDOW_LIMIT: Duration = Duration::from_millis(250);
 /// A transaction waits so long for a leader before it is told that there is none.
@@ -98,6 +98,12 @@ impl Oracle {
         window.last = window.last.max(found);
         window.deposed = false;
         Ok(())
+    }
+
+    /// Whether no successor can have begun.
+    pub fn has_lease(&self) -> bool {
+        let window = self.window.lock();
+        !window.deposed && self.world.clock.monotonic() < window.lease_until
     }
 
     /// Stops handing out timestamps for good; a successor need not wait.

@@ -118,6 +118,18 @@ impl CoordinatorSession {
         }
     }
 
+    /// Analyses a statement against a catalog that is certain to be the latest, where that matters.
+    async fn analyze_current(
+        &self,
+        parsed: ParsedStatement,
+        parameter_types: Vec<Option<SqlType>>,
+    ) -> Result<CachedPlan> {
+        if !leaves_failed_block(&parsed) {
+            self.core.coordinator.metadata.current().await?;
+        }
+        self.analyze(parsed, parameter_types)
+    }
+
     fn analyze(&self, parsed: ParsedStatement, parameter_types: Vec<Option<SqlType>>) -> Result<CachedPlan> {
         let mut settings = self.settings.values();
         if let Block::Explicit(open) = &self.block {
@@ -246,6 +258,7 @@ impl CoordinatorSession {
                 .await;
         }
         self.check_password_changed(&plan.statement.plan)?;
+        self.core.coordinator.metadata.current().await?;
         // A plan made before the latest definition may name what is no longer there.
         let renewed;
         let mut plan = plan;
@@ -915,7 +928,7 @@ impl Session for CoordinatorSession {
             if matches!(self.block, Block::Failed(_)) && !leaves_failed_block(&parsed) {
                 return Err(failed_block());
             }
-            let plan = match self.analyze(parsed, Vec::new()) {
+            let plan = match self.analyze_current(parsed, Vec::new()).await {
                 Ok(plan) => plan,
                 Err(error) => {
                     self.statement_failed().await;
@@ -931,7 +944,7 @@ impl Session for CoordinatorSession {
     }
 
     async fn prepare(&mut self, sql: &str, parameter_oids: &[u32]) -> Result<Arc<Prepared>> {
-        let outcome = self.prepare_statement(sql, parameter_oids);
+        let outcome = self.prepare_statement(sql, parameter_oids).await;
         if outcome.is_err() {
             self.statement_failed().await;
         }
@@ -991,7 +1004,7 @@ impl Session for CoordinatorSession {
 }
 
 impl CoordinatorSession {
-    fn prepare_statement(&mut self, sql: &str, parameter_oids: &[u32]) -> Result<Arc<Prepared>> {
+    async fn prepare_statement(&mut self, sql: &str, parameter_oids: &[u32]) -> Result<Arc<Prepared>> {
         let mut statements = parse(sql)?;
         if statements.len() > 1 {
             return Err(SqlError::new(
@@ -1022,7 +1035,7 @@ impl CoordinatorSession {
                 }),
             })
             .collect::<Result<Vec<_>>>()?;
-        let plan = self.analyze(parsed, parameter_types)?;
+        let plan = self.analyze_current(parsed, parameter_types).await?;
         Ok(Arc::new(Prepared {
             parameter_types: plan.statement.parameter_types.clone(),
             columns: describe(&plan.statement),

@@ -8,11 +8,13 @@ use neorunbase_catalog::CatalogSnapshot;
 use neorunbase_protocol::coordinate::{AcceptCatalog, CatalogReply, JoinCatalog, PublishCatalog};
 use neorunbase_protocol::message::{RequestBody, ResponseBody};
 use neorunbase_types::{Result, SqlError, SqlState};
+use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::fault::planted;
 
+use super::super::oracle::DRIFT_PERCENT;
 use super::store::AcceptedCatalog;
-use super::{MetadataStore, not_leader};
+use super::{CATALOG_LEASE, MetadataStore, not_leader};
 
 /// How often a follower shows that it is there.
 const JOIN_INTERVAL: Duration = Duration::from_millis(300);
@@ -109,6 +111,7 @@ impl MetadataStore {
     async fn ask_to_join(&self) -> Result<bool> {
         let leader = self.peers.leader().ok_or_else(not_leader)?;
         let (term, version) = self.store.accepted().position();
+        let asked = self.world.clock.monotonic();
         let request = RequestBody::JoinCatalog(JoinCatalog {
             name: self.name.clone(),
             term,
@@ -118,7 +121,7 @@ impl MetadataStore {
         let answer =
             answer.map_err(|error| SqlError::new(SqlState::CONNECTION_FAILURE, error.to_string()))?;
         match answer.body {
-            Some(ResponseBody::Catalog(reply)) => self.take_reply(reply, (term, version)).await,
+            Some(ResponseBody::Catalog(reply)) => self.take_reply(reply, (term, version), asked).await,
             Some(ResponseBody::Error(error)) => {
                 Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, error.message))
             }
@@ -126,7 +129,12 @@ impl MetadataStore {
         }
     }
 
-    async fn take_reply(&self, reply: CatalogReply, asked_with: (u64, u64)) -> Result<bool> {
+    async fn take_reply(
+        &self,
+        reply: CatalogReply,
+        asked_with: (u64, u64),
+        asked: MonotonicTime,
+    ) -> Result<bool> {
         let _office = self.office.lock().await;
         if self.leading().is_some() {
             return Ok(false);
@@ -137,6 +145,11 @@ impl MetadataStore {
             let accepted = self.store.accepted();
             if accepted.position() == asked_with {
                 self.publish(accepted.snapshot);
+                // A version that was accepted meanwhile is published before it is acknowledged, so this holds for it, too.
+            }
+            if reply.in_sync {
+                let until = asked.after(CATALOG_LEASE * 100 / (100 + DRIFT_PERCENT));
+                self.current_until.fetch_max(until.0, Ordering::SeqCst);
             }
             return Ok(false);
         }

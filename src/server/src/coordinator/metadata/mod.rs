@@ -4,6 +4,9 @@
 //! shrinks first; then it is *published*. Only a member of the set may lead next, and it begins by having its own last
 //! accepted version accepted by the others, so that no acknowledged definition is lost and none that was seen
 //! disappears (docs/decisions/catalog-replication.md).
+//!
+//! Sessions see the catalog only while it is certain to be the latest: the leader while its oracle has a lease, a
+//! follower while it has one of the leader's, which is waited for before a change is acknowledged without it.
 
 mod configuration;
 mod follow;
@@ -28,6 +31,7 @@ use neorunbase_world::shard_engine::{EngineError, EngineKey};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, watch};
 
+use super::oracle::{self, Oracle};
 use crate::cluster::{CoordinatorDirectory, paths};
 use configuration::CatalogConfiguration;
 use store::{AcceptedCatalog, CatalogStore};
@@ -36,6 +40,10 @@ use store::{AcceptedCatalog, CatalogStore};
 const FOLLOWER_LIMIT: Duration = Duration::from_millis(1_000);
 /// The leader tries for so long to change the in-sync set.
 const CONFIGURATION_LIMIT: Duration = Duration::from_secs(10);
+/// How long a follower may take its catalog for the latest after it asked the leader.
+const CATALOG_LEASE: Duration = Duration::from_millis(1_500);
+/// A statement waits so long for a catalog that is certain to be the latest.
+const CURRENT_LIMIT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a Coordinator does not lead the catalog.
@@ -57,6 +65,8 @@ pub enum LeadError {
 
 /// The leader's office.
 struct Office {
+    /// Who led before, in case that this leader has not begun yet.
+    predecessor: Option<String>,
     configuration: CatalogConfiguration,
     version: Version,
 }
@@ -77,6 +87,10 @@ pub struct MetadataStore {
     leading: watch::Sender<u64>,
     /// Versions of older terms are not accepted.
     least_term: AtomicU64,
+    /// While this Coordinator follows: until when (monotonic nanoseconds) its catalog is certain to be the latest.
+    current_until: AtomicU64,
+    /// While it leads: the oracle's lease tells.
+    oracle: Arc<Oracle>,
 }
 
 impl MetadataStore {
@@ -88,6 +102,7 @@ impl MetadataStore {
         world: &World,
         name: &str,
         peers: Arc<CoordinatorDirectory>,
+        oracle: Arc<Oracle>,
         directory: &str,
         key: &EngineKey,
     ) -> Result<Arc<Self>, EngineError> {
@@ -103,12 +118,47 @@ impl MetadataStore {
             office: Mutex::new(None),
             leading: watch::Sender::new(0),
             least_term: AtomicU64::new(accepted.term),
+            current_until: AtomicU64::new(0),
+            oracle,
         }))
     }
 
     /// The catalog as it is now.
     pub fn snapshot(&self) -> Arc<CatalogSnapshot> {
         self.current.read().clone()
+    }
+
+    /// Whether no definition can have been acknowledged that is not in [`snapshot`](Self::snapshot).
+    pub fn is_current(&self) -> bool {
+        if planted("catalog-outlives-lease") {
+            return true;
+        }
+        if self.leading().is_some() {
+            return self.oracle.has_lease();
+        }
+        self.world.clock.monotonic().0 < self.current_until.load(Ordering::SeqCst)
+    }
+
+    /// Returns once the catalog is certain to be the latest.
+    ///
+    /// # Errors
+    /// `57P03` if that takes too long.
+    pub async fn current(&self) -> Result<()> {
+        if self.is_current() {
+            return Ok(());
+        }
+        let deadline = self.world.clock.monotonic().after(CURRENT_LIMIT);
+        while !self.is_current() {
+            if self.world.clock.monotonic() >= deadline {
+                return Err(SqlError::new(
+                    SqlState::CANNOT_CONNECT_NOW,
+                    "this coordinator is out of touch with the leader of the coordinators",
+                )
+                .with_hint("try again, or connect to another coordinator"));
+            }
+            self.world.clock.sleep(RETRY_PAUSE).await;
+        }
+        Ok(())
     }
 
     /// Returns once there is a catalog to see.
@@ -174,6 +224,7 @@ impl MetadataStore {
         let mut office = self.office.lock().await;
         self.step_down(&mut office);
         let coordination = &*self.world.coordination;
+        let mut predecessor = None;
         let (configuration, expected) = match CatalogConfiguration::read(coordination).await? {
             None => {
                 // A cluster without this znode is new, or its only Coordinator ran before there was one.
@@ -196,6 +247,7 @@ impl MetadataStore {
                 if !found.in_sync.contains(&self.name) && !planted("catalog-led-from-outside") {
                     return Err(LeadError::NotInSync);
                 }
+                predecessor = Some(found.leader);
                 let mut in_sync = found.in_sync;
                 in_sync.insert(self.name.clone());
                 let (term, leader) = (found.term + 1, self.name.clone());
@@ -214,7 +266,10 @@ impl MetadataStore {
         match configuration.write(coordination, expected).await {
             Ok(version) => {
                 tracing::info!(term = configuration.term, "leads the catalog");
+                // What it was granted as a follower does not count any more.
+                self.current_until.store(0, Ordering::SeqCst);
                 *office = Some(Office {
+                    predecessor,
                     configuration,
                     version,
                 });
@@ -240,6 +295,9 @@ impl MetadataStore {
         let mut next = (*self.store.accepted().snapshot).clone();
         next.version = next.version.max(self.snapshot().version) + 1;
         self.replicate(&mut office, next).await?;
+        if let Some(office) = office.as_mut() {
+            office.predecessor = None;
+        }
         self.leading.send_replace(term);
         Ok(())
     }
@@ -334,7 +392,23 @@ impl MetadataStore {
         tracing::warn!(?silent, "coordinators leave the catalog's in-sync set");
         let mut next = office.configuration.clone();
         next.in_sync.retain(|name| !silent.contains(name));
-        self.configure(office, next).await
+        self.configure(office, next).await?;
+        // They may show their sessions an older catalog for as long as they have a lease. What the leader before granted
+        // ends later; its own lease was the oracle's, and is waited for there.
+        let is_beginning = office.predecessor.is_some();
+        let had_leases = silent
+            .iter()
+            .any(|name| Some(name) != office.predecessor.as_ref());
+        if had_leases && !planted("catalog-lease-not-awaited") {
+            let granted_before = if is_beginning {
+                oracle::LEASE
+            } else {
+                Duration::ZERO
+            };
+            let longest = (CATALOG_LEASE + granted_before) * (100 + oracle::DRIFT_PERCENT) / 100;
+            self.world.clock.sleep(longest).await;
+        }
+        Ok(())
     }
 
     async fn tell(&self, name: &str, request: &RequestBody) -> bool {
@@ -377,6 +451,10 @@ impl MetadataStore {
         let (Some(current), Some(term)) = (office.as_mut(), self.leading()) else {
             return Err(not_leader());
         };
+        // What is granted here must end before a successor acknowledges anything.
+        if !self.oracle.has_lease() {
+            return Err(not_leader());
+        }
         let accepted = self.store.accepted();
         if (request.term, request.version) != accepted.position() {
             return Ok(CatalogReply {

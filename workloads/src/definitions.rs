@@ -1,0 +1,242 @@
+//! Tables that come, go, are emptied and get indexes while others use them, through any Coordinator: a definition that
+//! was acknowledged counts for every statement that begins later, and no row slips through between.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use rand::Rng;
+use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
+
+use crate::checker;
+use crate::client::{CallError, CallResult, Client, number};
+use crate::history::{FINAL_READER, History, Outcome};
+use crate::workload::{Report, Step, Workload, after_error, create_table};
+
+const TABLES: usize = 2;
+const MARKS: i64 = 3;
+const UNDEFINED_TABLE: &str = "42P01";
+
+/// What is done to a table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// CREATE TABLE IF NOT EXISTS
+    Create,
+    /// DROP TABLE IF EXISTS
+    Drop,
+    /// TRUNCATE
+    Truncate,
+    /// CREATE INDEX IF NOT EXISTS, or DROP INDEX IF EXISTS
+    Index {
+        /// Whether it is to be there.
+        wanted: bool,
+    },
+    /// INSERT of a row that was never there.
+    Insert {
+        /// Its key.
+        id: i64,
+    },
+    /// All rows, and those with one mark once with and once without the help of an index, in one snapshot.
+    Read {
+        /// The mark.
+        mark: i64,
+        /// Keys of all rows.
+        all: BTreeSet<i64>,
+        /// Keys as found by the index, if there was one.
+        by_index: BTreeSet<i64>,
+    },
+}
+
+/// An action and what it met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Use {
+    /// Number of the table.
+    pub table: usize,
+    /// What was done.
+    pub action: Action,
+    /// The table was not there.
+    pub was_missing: bool,
+}
+
+/// The definitions workload.
+pub struct Definitions {
+    prefix: String,
+    shards: Option<u32>,
+    next_id: AtomicI64,
+    history: History<Use>,
+}
+
+/// The mark of a row.
+pub fn mark_of(id: i64) -> i64 {
+    id % MARKS
+}
+
+impl Definitions {
+    /// Tables whose names begin with `prefix`, over `shards` shards where the server knows them.
+    pub fn new(prefix: &str, shards: Option<u32>) -> Self {
+        Self {
+            prefix: prefix.to_owned(),
+            shards,
+            next_id: AtomicI64::new(1),
+            history: History::default(),
+        }
+    }
+
+    fn name_of(&self, table: usize) -> String {
+        format!("{}_{table}", self.prefix)
+    }
+
+    async fn keys(&self, client: &Client, condition: &str, table: usize) -> CallResult<BTreeSet<i64>> {
+        let name = self.name_of(table);
+        let rows = client
+            .rows(&format!("SELECT id FROM {name} WHERE {condition}"))
+            .await?;
+        rows.iter().map(|row| number(row.first())).collect()
+    }
+
+    async fn read(&self, client: &Client, table: usize, mark: i64) -> CallResult<Action> {
+        client.run("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
+        let by_index = self.keys(client, &format!("mark = {mark}"), table).await?;
+        let all = self.keys(client, "mark + 0 >= 0", table).await?;
+        client.run("COMMIT").await?;
+        Ok(Action::Read { mark, all, by_index })
+    }
+
+    async fn carry_out(&self, client: &Client, table: usize, action: &Action) -> CallResult<Action> {
+        let name = self.name_of(table);
+        let sql = match action {
+            Action::Create => {
+                let clause = self
+                    .shards
+                    .map_or_else(String::new, |shards| format!(" SHARD KEY (id) SHARDS {shards}"));
+                format!(
+                    "CREATE TABLE IF NOT EXISTS {name} (id bigint PRIMARY KEY, mark bigint NOT NULL){clause}"
+                )
+            }
+            Action::Drop => format!("DROP TABLE IF EXISTS {name}"),
+            Action::Truncate => format!("TRUNCATE {name}"),
+            Action::Index { wanted: true } => {
+                format!("CREATE INDEX IF NOT EXISTS {name}_mark ON {name} (mark)")
+            }
+            Action::Index { wanted: false } => format!("DROP INDEX IF EXISTS {name}_mark"),
+            Action::Insert { id } => {
+                format!("INSERT INTO {name} (id, mark) VALUES ({id}, {})", mark_of(*id))
+            }
+            Action::Read { mark, .. } => return self.read(client, table, *mark).await,
+        };
+        client.run(&sql).await?;
+        Ok(action.clone())
+    }
+
+    fn draw(&self, random: &mut SmallRng) -> Action {
+        match random.random_range(0..100) {
+            0..=3 => Action::Create,
+            4..=5 => Action::Drop,
+            6..=9 => Action::Truncate,
+            10..=13 => Action::Index {
+                wanted: random.random_bool(0.6),
+            },
+            14..=59 => Action::Insert {
+                id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            },
+            _ => Action::Read {
+                mark: random.random_range(0..MARKS),
+                all: BTreeSet::new(),
+                by_index: BTreeSet::new(),
+            },
+        }
+    }
+}
+
+fn is_missing(error: &CallError) -> bool {
+    matches!(error, CallError::Refused { code, .. } if code == UNDEFINED_TABLE)
+}
+
+#[async_trait]
+impl Workload for Definitions {
+    fn name(&self) -> &str {
+        "definitions"
+    }
+
+    async fn setup(&self, client: &Client) -> CallResult<()> {
+        for table in 0..TABLES {
+            create_table(client, &self.name_of(table), "mark bigint NOT NULL", self.shards).await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
+        let clock = client.world().clock.clone();
+        let mut usage = Use {
+            table: random.random_range(0..TABLES),
+            action: self.draw(random),
+            was_missing: false,
+        };
+        let invocation = self.history.invoke(&*clock, index, usage.clone());
+        let result = self.carry_out(client, usage.table, &usage.action).await;
+        let (outcome, error) = match &result {
+            Ok(action) => {
+                usage.action = action.clone();
+                (Outcome::Done, None)
+            }
+            Err(error) if is_missing(error) => {
+                usage.was_missing = true;
+                (Outcome::Failed, Some(error.to_string()))
+            }
+            Err(error) if error.proves_no_effect() => (Outcome::Failed, Some(error.to_string())),
+            Err(error) => (Outcome::Unknown, Some(error.to_string())),
+        };
+        self.history.complete(&*clock, invocation, usage, outcome, error);
+        match result {
+            Ok(_) => Step::Served,
+            Err(error) => after_error(client, &error).await,
+        }
+    }
+
+    async fn finish(&self, client: &Client) -> CallResult<()> {
+        let clock = client.world().clock.clone();
+        for table in 0..TABLES {
+            for mark in 0..MARKS {
+                let mut usage = Use {
+                    table,
+                    action: Action::Read {
+                        mark,
+                        all: BTreeSet::new(),
+                        by_index: BTreeSet::new(),
+                    },
+                    was_missing: false,
+                };
+                let invocation = self.history.invoke(&*clock, FINAL_READER, usage.clone());
+                let outcome = match self.read(client, table, mark).await {
+                    Ok(action) => {
+                        usage.action = action;
+                        Outcome::Done
+                    }
+                    Err(error) if is_missing(&error) => {
+                        client.run("ROLLBACK").await?;
+                        usage.was_missing = true;
+                        Outcome::Failed
+                    }
+                    Err(error) => return Err(error),
+                };
+                self.history.complete(&*clock, invocation, usage, outcome, None);
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Report {
+        checker::definitions::check(&self.history.records(), TABLES)
+    }
+
+    fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {
+        self.history.write_json_lines(output)
+    }
+
+    fn counts(&self) -> (usize, usize, usize) {
+        self.history.counts()
+    }
+}
