@@ -157,6 +157,28 @@ impl<'a> Nemesis<'a> {
                     .collect();
                 self.cut(links, *silence, until_ms);
             }
+            Fault::Split {
+                side,
+                spared,
+                silence,
+                ..
+            } => {
+                let others: Vec<_> = victim
+                    .nodes()
+                    .into_iter()
+                    .filter(|node| !side.contains(node))
+                    .collect();
+                let mut links = Vec::new();
+                for one in side {
+                    for other in &others {
+                        if !spared.contains(&(one.clone(), other.clone())) {
+                            links.push((one.clone(), other.clone()));
+                            links.push((other.clone(), one.clone()));
+                        }
+                    }
+                }
+                self.cut(links, *silence, until_ms);
+            }
             Fault::SlowLink {
                 one, other, delay_ms, ..
             } => {

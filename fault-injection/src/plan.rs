@@ -74,6 +74,17 @@ pub enum Fault {
         /// What connections notice.
         silence: CutSilence,
     },
+    /// Some nodes hear nothing from the others, nor the others from them: both sides have something to say.
+    Split {
+        /// One side; clients may be on it, too.
+        side: Vec<NodeName>,
+        /// Links between the sides that hold.
+        spared: Vec<(NodeName, NodeName)>,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+        /// What connections notice.
+        silence: CutSilence,
+    },
     /// Everything between two nodes takes longer.
     SlowLink {
         /// One end.
@@ -144,6 +155,7 @@ impl Fault {
             Self::Cut { both_ways: true, .. } => "cut link",
             Self::Cut { .. } => "cut one way",
             Self::Isolate { .. } => "isolated node",
+            Self::Split { .. } => "split network",
             Self::SlowLink { .. } => "slow link",
             Self::SlowDisk { .. } => "slow disk",
             Self::FullDisk { .. } => "full disk",
@@ -160,6 +172,7 @@ impl Fault {
             Self::Kill { down_ms, .. } | Self::PowerLoss { down_ms, .. } => *down_ms,
             Self::Cut { for_ms, .. }
             | Self::Isolate { for_ms, .. }
+            | Self::Split { for_ms, .. }
             | Self::SlowLink { for_ms, .. }
             | Self::SlowDisk { for_ms, .. }
             | Self::FullDisk { for_ms, .. }
@@ -199,13 +212,14 @@ pub struct Topology {
 }
 
 /// The kinds that a seed turns on or off.
-const KINDS: [&str; 13] = [
+const KINDS: [&str; 14] = [
     "kill",
     "crash",
     "power",
     "cut",
     "one-way",
     "isolate",
+    "split",
     "slow-link",
     "slow-disk",
     "full-disk",
@@ -256,6 +270,40 @@ impl FaultPlan {
     }
 }
 
+/// A side, and the links to the rest that hold. The coordination service is never on it.
+fn draw_split(topology: &Topology, random: &mut SmallRng) -> (Vec<NodeName>, Vec<(NodeName, NodeName)>) {
+    let mut side: Vec<NodeName> = Vec::new();
+    side.extend(
+        topology
+            .servers
+            .iter()
+            .filter(|_| random.random_bool(0.35))
+            .cloned(),
+    );
+    side.extend(
+        topology
+            .clients
+            .iter()
+            .filter(|_| random.random_bool(0.5))
+            .cloned(),
+    );
+    if side.is_empty() {
+        side.extend(topology.servers.choose(random).cloned());
+    }
+    let share = *[0.0, 0.1, 0.3].choose(random).unwrap_or(&0.0);
+    let all = topology.servers.iter().chain(&topology.clients);
+    let others: Vec<&NodeName> = all.filter(|node| !side.contains(node)).collect();
+    let mut spared = Vec::new();
+    for one in &side {
+        for other in &others {
+            if random.random_bool(share) {
+                spared.push((one.clone(), (*other).clone()));
+            }
+        }
+    }
+    (side, spared)
+}
+
 fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
     let server = topology.servers.choose(random).cloned().unwrap_or_default();
     let for_ms = duration(random);
@@ -291,6 +339,15 @@ fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
                 from: one,
                 to: other,
                 both_ways: kind == "cut",
+                for_ms,
+                silence,
+            }
+        }
+        "split" => {
+            let (side, spared) = draw_split(topology, random);
+            Fault::Split {
+                side,
+                spared,
                 for_ms,
                 silence,
             }

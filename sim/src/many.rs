@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::verdict::Verdict;
 
 /// Bugs that roles can be told to have, and the checkers must find.
-pub const BUGS: [(&str, &str); 27] = [
+pub const BUGS: [(&str, &str); 42] = [
     ("ack-before-fsync", "the log acknowledges before its sync"),
     (
         "torn-tail-accepted",
@@ -109,6 +109,66 @@ pub const BUGS: [(&str, &str); 27] = [
     (
         "savepoint-forgets-reads",
         "ROLLBACK TO SAVEPOINT forgets what SERIALIZABLE has to validate",
+    ),
+    (
+        "oracle-ignores-lease",
+        "a new leader hands out timestamps while the old one may still do so",
+    ),
+    (
+        "oracle-outlives-lease",
+        "a leader hands out timestamps though a successor may do so already",
+    ),
+    (
+        "oracle-ignores-successor",
+        "a leader raises the limit of timestamps that its successor has written",
+    ),
+    (
+        "catalog-led-from-outside",
+        "a coordinator leads the catalog though it lacks acknowledged definitions",
+    ),
+    (
+        "catalog-acknowledged-alone",
+        "a definition is acknowledged before the other coordinators have it",
+    ),
+    (
+        "old-catalog-accepted",
+        "a coordinator accepts the catalog of a deposed leader",
+    ),
+    (
+        "catalog-outlives-lease",
+        "a coordinator shows a catalog that may be old",
+    ),
+    (
+        "catalog-lease-not-awaited",
+        "a definition is acknowledged while a coordinator still shows the catalog before",
+    ),
+    (
+        "fence-ignored-by-readers",
+        "rows of a truncated table are read by a coordinator that has not heard of it",
+    ),
+    (
+        "fence-ignored-by-commits",
+        "a transaction commits what it wrote under an old definition of a table",
+    ),
+    (
+        "fence-does-not-wait",
+        "an index is built while transactions without it are being committed",
+    ),
+    (
+        "index-without-fence",
+        "an index is built while coordinators that do not know it may write",
+    ),
+    (
+        "stale-primary-read",
+        "a primary serves reads after its leases have ended",
+    ),
+    (
+        "term-begins-under-lease",
+        "a term begins while the primary before still has a lease",
+    ),
+    (
+        "old-term-accepted",
+        "a follower takes entries of a deposed primary",
     ),
 ];
 

@@ -13,6 +13,7 @@ use neorunbase_storage::descriptor::{IndexDescriptor, TableDescriptor};
 use neorunbase_storage::shard::{RowChange, ShardStore};
 use neorunbase_txn::Phase;
 use neorunbase_txn::write_set::ShardWrites;
+use neorunbase_world::fault::planted;
 use neorunbase_world::{Clock, MonotonicTime};
 use parking_lot::{Mutex, RwLock};
 
@@ -244,6 +245,9 @@ impl Shard {
     /// Whether what was read just now in `term` is the newest there is anywhere.
     pub fn is_current(&self, term: u64, clock: &dyn Clock) -> bool {
         let until = self.lease_until.load(Ordering::SeqCst);
+        if planted("stale-primary-read") {
+            return self.serving() == Some(term);
+        }
         self.serving() == Some(term) && (until == u64::MAX || clock.monotonic().0 < until)
     }
 
