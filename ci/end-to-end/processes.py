@@ -5,6 +5,7 @@ Each listens on free loopback ports, keeps its files in a temporary directory an
 
 import atexit
 import glob
+import itertools
 import os
 import pwd
 import select
@@ -279,19 +280,26 @@ class MultiProcess(Clients):
 
     user, password, database = "admin", PASSWORD, "neorunbase"
 
-    def __init__(self, data_nodes=2):
+    def __init__(self, data_nodes=2, coordinators=1):
         self.zookeeper = ZooKeeper()
         self.directory = temporary_directory()
-        self.port, self.admin_port = free_port(), free_port()
+        self.ports = [free_port() for _ in range(coordinators)]
+        self.admin_ports = [free_port() for _ in range(coordinators)]
+        self.port, self.admin_port = self.ports[0], self.admin_ports[0]
+        self.connections = itertools.count()
         section = (
             f'\n[zookeeper]\nservers = "127.0.0.1:{self.zookeeper.port}"\nroot = "/test"\nsession_timeout_seconds = 3\n'
         )
-        self.coordinator = self._daemon(
-            "coordinator",
-            "coordinator",
-            f'pg_address = "127.0.0.1:{self.port}"\nadmin_address = "127.0.0.1:{self.admin_port}"\n',
-            section,
-        )
+        self.coordinators = [
+            self._daemon(
+                "coordinator",
+                "coordinator" if number == 1 else f"coordinator-{number}",
+                f'pg_address = "127.0.0.1:{port}"\nadmin_address = "127.0.0.1:{admin_port}"\n',
+                section,
+            )
+            for number, (port, admin_port) in enumerate(zip(self.ports, self.admin_ports), 1)
+        ]
+        self.coordinator = self.coordinators[0]
         self.data_nodes = [
             self._daemon(
                 "datanode",
@@ -301,7 +309,7 @@ class MultiProcess(Clients):
             )
             for number in range(1, data_nodes + 1)
         ]
-        self.daemons = [*self.data_nodes, self.coordinator]
+        self.daemons = [*self.data_nodes, *self.coordinators]
 
     def _daemon(self, command, name, lines, section):
         path = f"{self.directory}/{name}.toml"
@@ -319,8 +327,24 @@ class MultiProcess(Clients):
         self.wait_until_it_serves(patience=patience)
 
     def stop(self):
-        """From the coordinator down. Their exit codes."""
+        """From the coordinators down. Their exit codes."""
         return [daemon.stop() for daemon in reversed(self.daemons)]
+
+    def connect(self, **arguments):
+        """To one coordinator after the other, and to the next one if that cannot be reached, as libpq's host lists do."""
+        first = next(self.connections)
+        for attempt in range(len(self.ports)):
+            port = self.ports[(first + attempt) % len(self.ports)]
+            try:
+                return self.connect_to(port, **arguments)
+            except pg_client.ConnectionBroken:
+                if attempt + 1 == len(self.ports):
+                    raise
+
+    def connect_to(self, port, **arguments):
+        """To the coordinator that listens there."""
+        settings = dict(user=self.user, password=self.password, database=self.database)
+        return pg_client.Connection("127.0.0.1", port, **{**settings, **arguments})
 
 
 class PostgreSql(Clients):
