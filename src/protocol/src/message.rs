@@ -681,12 +681,20 @@ pub struct ErrorReply {
     /// The database objects that it is about, if any.
     #[prost(message, optional, boxed, tag = "6")]
     pub objects: Option<Box<ErrorObjectsReply>>,
-    /// Of [`ErrorKind::StaleTable`]: the version of the table that is demanded.
-    #[prost(uint64, tag = "7")]
-    pub table_version: u64,
-    /// And the table's storage.
-    #[prost(fixed64, tag = "8")]
-    pub table_storage: StorageId,
+    /// Of [`ErrorKind::StaleTable`]: what is demanded.
+    #[prost(message, optional, boxed, tag = "7")]
+    pub stale_table: Option<Box<StaleTableReply>>,
+}
+
+/// A table that the sender of a request knows too old a version of.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct StaleTableReply {
+    /// The table's storage.
+    #[prost(fixed64, tag = "1")]
+    pub storage: StorageId,
+    /// The version that is demanded.
+    #[prost(uint64, tag = "2")]
+    pub version: u64,
 }
 
 /// The database objects that an error is about; empty: none.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use neorunbase_catalog::schema::User;
 use neorunbase_frontend::scram::ScramVerifier;
-use neorunbase_protocol::message::{CollectGarbage, RequestBody};
+use neorunbase_protocol::message::{CollectGarbage, RequestBody, StaleTableReply};
 use neorunbase_txn::timestamp::{TimestampSource, first_of_millisecond, milliseconds_of};
 use neorunbase_types::{Result, SqlError};
 use neorunbase_world::World;
@@ -32,7 +32,6 @@ pub use router::Router;
 
 use crate::cluster::{CoordinatorDirectory, NodeDirectory};
 use heartbeat::Heartbeats;
-use router::StaleTable;
 use table_locks::TableLocks;
 use tokio::sync::mpsc;
 use transaction::{TransactionServices, timestamp_error};
@@ -167,7 +166,7 @@ impl Coordinator {
 /// Follows up what data nodes say about tables that are old here.
 async fn follow_up(
     coordinator: std::sync::Weak<Coordinator>,
-    mut stale: mpsc::UnboundedReceiver<StaleTable>,
+    mut stale: mpsc::UnboundedReceiver<StaleTableReply>,
 ) {
     while let Some(table) = stale.recv().await {
         // The router, and with it the sender, belongs to the Coordinator.

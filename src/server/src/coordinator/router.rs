@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use neorunbase_protocol::CallError;
 use neorunbase_protocol::message::{
-    ErrorKind, ErrorReply, RequestBody, ResponseBody, ShardId, ShardRef, StorageId,
+    ErrorKind, ErrorReply, RequestBody, ResponseBody, ShardId, ShardRef, StaleTableReply,
 };
 use neorunbase_types::error::ErrorObjects;
 use neorunbase_types::{SqlError, SqlState};
@@ -96,16 +96,7 @@ struct Parts {
     world: World,
     directory: Arc<NodeDirectory>,
     /// Where data nodes demanded a later version of a table.
-    stale_tables: mpsc::UnboundedSender<StaleTable>,
-}
-
-/// A data node demands a later version of a table than this Coordinator has used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StaleTable {
-    /// The table's storage.
-    pub storage: StorageId,
-    /// The version that is demanded.
-    pub version: u64,
+    stale_tables: mpsc::UnboundedSender<StaleTableReply>,
 }
 
 impl Router {
@@ -113,7 +104,7 @@ impl Router {
     pub fn new(
         world: World,
         directory: Arc<NodeDirectory>,
-        stale_tables: mpsc::UnboundedSender<StaleTable>,
+        stale_tables: mpsc::UnboundedSender<StaleTableReply>,
     ) -> Self {
         Self {
             parts: Arc::new(Parts {
@@ -244,12 +235,10 @@ impl Router {
                     ErrorKind::UnknownTransaction => Some(Err(RouteError::UnknownTransaction)),
                     ErrorKind::OutcomeUnknown => Some(Err(RouteError::OutcomeUnknown)),
                     ErrorKind::StaleTable => {
-                        let stale = StaleTable {
-                            storage: error.table_storage,
-                            version: error.table_version,
-                        };
-                        // Nobody listening any more: the process is ending.
-                        let _ = self.parts.stale_tables.send(stale);
+                        if let Some(stale) = &error.stale_table {
+                            // Nobody listening any more: the process is ending.
+                            let _ = self.parts.stale_tables.send(**stale);
+                        }
                         Some(Err(RouteError::Sql(sql_error(error))))
                     }
                     ErrorKind::Sql => Some(Err(RouteError::Sql(sql_error(error)))),

@@ -1,7 +1,8 @@
 //! Why a request failed, and how that travels.
 
 use neorunbase_protocol::message::{
-    ErrorKind, ErrorObjectsReply, ErrorReply, Response, ResponseBody, ShardId, StorageId, TransactionId,
+    ErrorKind, ErrorObjectsReply, ErrorReply, Response, ResponseBody, ShardId, StaleTableReply, StorageId,
+    TransactionId,
 };
 use neorunbase_storage::StorageError;
 use neorunbase_txn::{LockError, TimestampError};
@@ -69,8 +70,7 @@ impl Failure {
                 sql_state: SqlState::SERIALIZATION_FAILURE.0.to_owned(),
                 message: "could not serialize access due to concurrent change of the table".to_owned(),
                 hint: "The transaction might succeed if retried.".to_owned(),
-                table_storage: storage,
-                table_version: version,
+                stale_table: Some(Box::new(StaleTableReply { storage, version })),
                 ..ErrorReply::default()
             },
             Self::UnknownTransaction(transaction) => ErrorReply {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use neorunbase_protocol::CallError;
 use neorunbase_protocol::coordinate::{Define, DefinedReply, RaiseTableVersion};
-use neorunbase_protocol::message::{ErrorKind, RequestBody, ResponseBody};
+use neorunbase_protocol::message::{ErrorKind, RequestBody, ResponseBody, StaleTableReply};
 use neorunbase_sql::plan::{Definition, IsolationLevel};
 use neorunbase_types::{Result, SqlError, SqlState};
 use neorunbase_world::clock::timeout;
@@ -13,7 +13,7 @@ use neorunbase_world::clock::timeout;
 use super::definition::Defined;
 use super::{Execution, unexpected_answer};
 use crate::coordinator::Coordinator;
-use crate::coordinator::router::{StaleTable, sql_error};
+use crate::coordinator::router::sql_error;
 use crate::coordinator::session_core::SessionCore;
 use crate::coordinator::transaction::Transaction;
 
@@ -126,7 +126,7 @@ impl Coordinator {
     }
 
     /// Follows up where data nodes demanded a later version of a table than was used here.
-    pub(in crate::coordinator) async fn catch_up(&self, stale: StaleTable) {
+    pub(in crate::coordinator) async fn catch_up(&self, stale: StaleTableReply) {
         let is_known = || {
             let catalog = self.metadata.snapshot();
             let mut tables = catalog.tables.values();
