@@ -455,9 +455,15 @@ mod tests {
                 if let Fault::Cut { from, to, .. } = &scheduled.fault {
                     assert_ne!(from, to);
                 }
+                if let Fault::Split { side, spared, .. } = &scheduled.fault {
+                    assert!(!side.is_empty() && !side.contains(&"coordination".to_owned()));
+                    let crosses =
+                        |(one, other): &(NodeName, NodeName)| side.contains(one) && !side.contains(other);
+                    assert!(spared.iter().all(crosses));
+                }
             }
         }
-        assert_eq!(kinds.len(), 13, "{kinds:?}");
+        assert_eq!(kinds.len(), KINDS.len(), "{kinds:?}");
         assert!((5..60).contains(&quiet), "{quiet} seeds without a fault");
     }
 }
