@@ -191,8 +191,12 @@ class Clients:
     """How clients of a server connect: mixed into everything that has `port`, `user`, `password`, `database`."""
 
     def connect(self, **arguments):
+        return self.connect_to(self.port, **arguments)
+
+    def connect_to(self, port, **arguments):
+        """To what listens there, as the server's user unless told otherwise."""
         settings = dict(user=self.user, password=self.password, database=self.database)
-        return pg_client.Connection("127.0.0.1", self.port, **{**settings, **arguments})
+        return pg_client.Connection("127.0.0.1", port, **{**settings, **arguments})
 
     def wait_until_it_serves(self, sql="SELECT 1", patience=60):
         """Tries until a statement succeeds; how long that took."""
@@ -340,11 +344,6 @@ class MultiProcess(Clients):
             except pg_client.ConnectionBroken:
                 if attempt + 1 == len(self.ports):
                     raise
-
-    def connect_to(self, port, **arguments):
-        """To the coordinator that listens there."""
-        settings = dict(user=self.user, password=self.password, database=self.database)
-        return pg_client.Connection("127.0.0.1", port, **{**settings, **arguments})
 
 
 class PostgreSql(Clients):

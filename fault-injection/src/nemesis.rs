@@ -149,12 +149,7 @@ impl<'a> Nemesis<'a> {
                 self.cut(links, *silence, until_ms);
             }
             Fault::Isolate { node, silence, .. } => {
-                let links = victim
-                    .nodes()
-                    .into_iter()
-                    .filter(|other| other != node)
-                    .flat_map(|other| [(node.clone(), other.clone()), (other, node.clone())])
-                    .collect();
+                let links = links_between(std::slice::from_ref(node), &victim.nodes(), &[]);
                 self.cut(links, *silence, until_ms);
             }
             Fault::Split {
@@ -163,20 +158,7 @@ impl<'a> Nemesis<'a> {
                 silence,
                 ..
             } => {
-                let others: Vec<_> = victim
-                    .nodes()
-                    .into_iter()
-                    .filter(|node| !side.contains(node))
-                    .collect();
-                let mut links = Vec::new();
-                for one in side {
-                    for other in &others {
-                        if !spared.contains(&(one.clone(), other.clone())) {
-                            links.push((one.clone(), other.clone()));
-                            links.push((other.clone(), one.clone()));
-                        }
-                    }
-                }
+                let links = links_between(side, &victim.nodes(), spared);
                 self.cut(links, *silence, until_ms);
             }
             Fault::SlowLink {
@@ -234,4 +216,21 @@ impl<'a> Nemesis<'a> {
             self.relieve(relief);
         }
     }
+}
+/// Both directions between `side` and the other nodes, but for the links that are `spared`.
+fn links_between(
+    side: &[NodeName],
+    nodes: &[NodeName],
+    spared: &[(NodeName, NodeName)],
+) -> Vec<(NodeName, NodeName)> {
+    let mut links = Vec::new();
+    for one in side {
+        for other in nodes.iter().filter(|node| !side.contains(node)) {
+            if !spared.contains(&(one.clone(), other.clone())) {
+                links.push((one.clone(), other.clone()));
+                links.push((other.clone(), one.clone()));
+            }
+        }
+    }
+    links
 }

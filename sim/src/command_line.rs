@@ -11,7 +11,7 @@ use clap::builder::PossibleValuesParser;
 use serde_json::json;
 
 use crate::configuration::Configuration;
-use crate::many::{self, BUGS, Children, ELUSIVE_BUGS};
+use crate::many::{self, Children, all_bugs};
 use crate::simulation;
 use crate::trace::Trace;
 use crate::verdict::Verdict;
@@ -40,7 +40,7 @@ struct Arguments {
     #[arg(long)]
     seconds: Option<u64>,
     /// Plant a bug: the checkers must find it.
-    #[arg(long, value_parser = PossibleValuesParser::new(BUGS.iter().chain(&ELUSIVE_BUGS).map(|(name, _)| *name)))]
+    #[arg(long, value_parser = PossibleValuesParser::new(all_bugs().map(|(name, _)| name)))]
     bug: Option<String>,
     /// Name the bugs that can be planted.
     #[arg(long)]
@@ -114,7 +114,7 @@ fn initialize_logs() {
 
 fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
     if arguments.list_bugs {
-        for (name, what) in BUGS.iter().chain(&ELUSIVE_BUGS) {
+        for (name, what) in all_bugs() {
             println!("{name:<20} {what}");
         }
         return Ok(Verdict::Passed);

@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::verdict::Verdict;
 
 /// Bugs that roles can be told to have, and the checkers must find.
-pub const BUGS: [(&str, &str); 32] = [
+const BUGS: [(&str, &str); 32] = [
     ("ack-before-fsync", "the log acknowledges before its sync"),
     (
         "torn-tail-accepted",
@@ -132,9 +132,14 @@ pub const BUGS: [(&str, &str); 32] = [
     ),
 ];
 
+/// All planted bugs that have a name.
+pub fn all_bugs() -> impl Iterator<Item = (&'static str, &'static str)> {
+    BUGS.into_iter().chain(ELUSIVE_BUGS)
+}
+
 /// Planted bugs that the simulator has not found in 30 seeds: what it cannot see yet. They can be named, and are not part of
 /// the suite.
-pub const ELUSIVE_BUGS: [(&str, &str); 10] = [
+const ELUSIVE_BUGS: [(&str, &str); 10] = [
     (
         "oracle-outlives-lease",
         "a leader hands out timestamps though a successor may do so already",
@@ -436,12 +441,11 @@ fn print_first_difference(paths: &[PathBuf; 2]) -> anyhow::Result<()> {
 pub fn bugs(children: &Children, range: Range<u64>, only: Option<&str>) -> anyhow::Result<bool> {
     let mut rows = Vec::new();
     let mut all_found = true;
-    let elusive = ELUSIVE_BUGS.iter().filter(|(bug, _)| only == Some(*bug));
-    for (bug, _) in BUGS
-        .iter()
-        .filter(|(bug, _)| only.is_none_or(|only| only == *bug))
-        .chain(elusive)
-    {
+    let wanted: Vec<&str> = match only {
+        Some(bug) => vec![bug],
+        None => BUGS.map(|(bug, _)| bug).to_vec(),
+    };
+    for bug in wanted {
         let started = Instant::now();
         // A seed that fails without the bug as well has not found it.
         let found_by = |outcome: &Outcome| {

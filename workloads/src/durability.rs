@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checker;
 use crate::client::{CallResult, Client, number};
-use crate::history::{History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
+use crate::history::History;
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
 
 /// Ids inserted by one transaction: all of them or none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,16 +91,7 @@ impl Workload for Durability {
         let operation = Insertion { ids };
         let invocation = self.history.invoke(&*clock, index, operation.clone());
         let result = self.insert(client, &operation.ids).await;
-        let (outcome, error) = match &result {
-            Ok(()) => (Outcome::Done, None),
-            Err(failure) => outcome_of(failure),
-        };
-        self.history
-            .complete(&*clock, invocation, operation, outcome, error);
-        match result {
-            Ok(()) => Step::Served,
-            Err((error, _)) => after_error(client, &error).await,
-        }
+        conclude(client, &self.history, invocation, operation, result).await
     }
 
     async fn finish(&self, client: &Client) -> CallResult<()> {

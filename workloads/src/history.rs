@@ -40,6 +40,14 @@ pub struct Record<T> {
     pub operation: T,
 }
 
+impl<T> Record<T> {
+    /// Whether it had ended, as far as its client knows, before `other` was begun.
+    pub fn ended_before<U>(&self, other: &Record<U>) -> bool {
+        self.completed_micros
+            .is_some_and(|completed| completed < other.invoked_micros)
+    }
+}
+
 /// The records of all clients in order of invocation. Clones share them.
 #[derive(Debug)]
 pub struct History<T> {

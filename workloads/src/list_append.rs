@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
 
 /// The isolation level that transactions ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,16 +234,7 @@ impl Workload for ListAppend {
         let mut transaction = self.draw(random);
         let invocation = self.history.invoke(&*clock, index, transaction.clone());
         let result = self.execute(client, &mut transaction).await;
-        let (outcome, error) = match &result {
-            Ok(()) => (Outcome::Done, None),
-            Err(failure) => outcome_of(failure),
-        };
-        self.history
-            .complete(&*clock, invocation, transaction, outcome, error);
-        match result {
-            Ok(()) => Step::Served,
-            Err((error, _)) => after_error(client, &error).await,
-        }
+        conclude(client, &self.history, invocation, transaction, result).await
     }
 
     async fn finish(&self, client: &Client) -> CallResult<()> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
 
 /// Members that a team may have.
 pub const LARGEST_TEAM: i64 = 3;
@@ -122,15 +122,7 @@ impl Workload for PredicateSkew {
         };
         let invocation = self.history.invoke(&*clock, index, visit.clone());
         let result = self.execute(client, random, &mut visit).await;
-        let (outcome, error) = match &result {
-            Ok(()) => (Outcome::Done, None),
-            Err(failure) => outcome_of(failure),
-        };
-        self.history.complete(&*clock, invocation, visit, outcome, error);
-        match result {
-            Ok(()) => Step::Served,
-            Err((error, _)) => after_error(client, &error).await,
-        }
+        conclude(client, &self.history, invocation, visit, result).await
     }
 
     async fn finish(&self, client: &Client) -> CallResult<()> {

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
-use crate::history::{History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
+use crate::history::History;
+use crate::workload::{Failure, Report, Step, Workload, after_error, conclude, create_table};
 
 /// Whether another connection could have a row's lock at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -172,18 +172,10 @@ impl Workload for SavepointLocks {
             }
             Err(error) => Err((error, false)),
         };
-        let (outcome, error) = match &result {
-            Ok(()) => (Outcome::Done, None),
-            Err(failure) => outcome_of(failure),
-        };
-        self.history.complete(&*clock, invocation, seen, outcome, error);
-        match result {
-            Ok(()) => Step::Served,
-            Err((error, _)) => {
-                self.rows.lock().remove(&index);
-                after_error(client, &error).await
-            }
+        if result.is_err() {
+            self.rows.lock().remove(&index);
         }
+        conclude(client, &self.history, invocation, seen, result).await
     }
 
     async fn finish(&self, _client: &Client) -> CallResult<()> {

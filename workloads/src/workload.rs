@@ -7,7 +7,7 @@ use rand::rngs::SmallRng;
 use serde::Serialize;
 
 use crate::client::{CallError, CallResult, Client};
-use crate::history::Outcome;
+use crate::history::{History, Invocation, Outcome};
 
 /// How an operation of a workload ended, as far as the driver must know.
 #[derive(Debug)]
@@ -96,6 +96,25 @@ pub(crate) fn outcome_of((error, committing): &Failure) -> (Outcome, Option<Stri
         Outcome::Unknown
     };
     (outcome, Some(error.to_string()))
+}
+
+/// Writes down how an operation ended, and gets its client ready for the next.
+pub(crate) async fn conclude<T>(
+    client: &Client,
+    history: &History<T>,
+    invocation: Invocation,
+    operation: T,
+    result: Result<(), Failure>,
+) -> Step {
+    let (outcome, error) = match &result {
+        Ok(()) => (Outcome::Done, None),
+        Err(failure) => outcome_of(failure),
+    };
+    history.complete(&*client.world().clock, invocation, operation, outcome, error);
+    match result {
+        Ok(()) => Step::Served,
+        Err((error, _)) => after_error(client, &error).await,
+    }
 }
 
 /// Ends a transaction that was refused, and says whether the connection lives on.

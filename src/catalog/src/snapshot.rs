@@ -53,6 +53,11 @@ impl CatalogSnapshot {
             .find(|table| table.name == name && table.schema == schema)
     }
 
+    /// The table whose rows are in `storage`.
+    pub fn table_in(&self, storage: u64) -> Option<&Arc<Table>> {
+        self.tables.values().find(|table| table.storage == storage)
+    }
+
     /// The shard group of `table`. Every table has one.
     pub fn group_of(&self, table: &Table) -> Option<&ShardGroup> {
         self.groups.get(&table.group)

@@ -5,3 +5,4 @@ pub mod cluster;
 pub mod coordinator;
 pub mod daemon;
 pub mod datanode;
+mod error_reply;

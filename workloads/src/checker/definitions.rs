@@ -11,10 +11,7 @@ type Event = Record<Use>;
 
 /// Whether it certainly was in force before `other` was begun.
 fn precedes(event: &Event, other: &Event) -> bool {
-    event.outcome == Outcome::Done
-        && event
-            .completed_micros
-            .is_some_and(|completed| completed < other.invoked_micros)
+    event.outcome == Outcome::Done && event.ended_before(other)
 }
 
 /// Whether it may have taken effect after `earlier` did and before `later` saw it.

@@ -419,10 +419,8 @@ impl<'a> Judge<'a> {
                     continue;
                 }
                 let Some(read) = last_reads.get(key) else { continue };
-                let began = self.records[read.transaction].invoked_micros;
-                if record.completed_micros.is_some_and(|completed| completed < began)
-                    && !read.list.contains(element)
-                {
+                let reader = &self.records[read.transaction];
+                if record.ended_before(reader) && !read.list.contains(element) {
                     let what = format!(
                         "{element} is not in the list of {key} that {} saw: {}",
                         self.describe(read.transaction),

@@ -45,8 +45,8 @@ pub fn check(records: &[Record<Visit>], teams: usize) -> Report {
             if failed.contains(member) {
                 violations.push(format!("G1a aborted read: T{index} saw member {member}"));
             }
-            let gone = removed.get(member).and_then(|by| records[*by].completed_micros);
-            if gone.is_some_and(|gone| gone < record.invoked_micros) {
+            let gone = removed.get(member);
+            if gone.is_some_and(|by| records[*by].ended_before(record)) {
                 violations.push(format!(
                     "stale read: T{index} saw member {member}, which was removed before it began"
                 ));
@@ -55,9 +55,7 @@ pub fn check(records: &[Record<Visit>], teams: usize) -> Report {
         for (other, addition) in records.iter().enumerate() {
             if addition.outcome == Outcome::Done
                 && addition.operation.team == record.operation.team
-                && addition
-                    .completed_micros
-                    .is_some_and(|completed| completed < record.invoked_micros)
+                && addition.ended_before(record)
                 && let Some(member) = addition.operation.added
                 && !maybe_removed.contains(&member)
                 && !members.contains(&member)

@@ -6,12 +6,13 @@ use async_trait::async_trait;
 use neorunbase_protocol::RequestHandler;
 use neorunbase_protocol::coordinate::{DefinedReply, NoticeReply};
 use neorunbase_protocol::message::{
-    DoneReply, ErrorKind, ErrorReply, Request, RequestBody, Response, ResponseBody, TimestampsReply,
+    DoneReply, ErrorKind, Request, RequestBody, Response, ResponseBody, TimestampsReply,
 };
 use neorunbase_types::{Result, SqlError, SqlState};
 
 use super::oracle::Oracle;
 use super::{Coordinator, MetadataStore};
+use crate::error_reply::error_reply;
 
 /// More timestamps than that are not needed at once.
 const MAX_RUN: u32 = 1 << 16;
@@ -24,21 +25,13 @@ pub struct InternalService {
     pub oracle: Arc<Oracle>,
 }
 
-fn refuse(error: &SqlError) -> Response {
+fn refuse(error: SqlError) -> Response {
     let kind = if error.state == SqlState::CANNOT_CONNECT_NOW {
         ErrorKind::NotLeader
     } else {
         ErrorKind::Sql
     };
-    ResponseBody::Error(ErrorReply {
-        kind: kind as i32,
-        sql_state: error.state.0.to_owned(),
-        message: error.message.clone(),
-        detail: error.detail.clone().unwrap_or_default(),
-        hint: error.hint.clone().unwrap_or_default(),
-        ..ErrorReply::default()
-    })
-    .into()
+    ResponseBody::Error(error_reply(kind, error)).into()
 }
 
 impl InternalService {
@@ -110,7 +103,7 @@ impl RequestHandler for InternalService {
         };
         match answer {
             Ok(body) => body.into(),
-            Err(error) => refuse(&error),
+            Err(error) => refuse(*error),
         }
     }
 }

@@ -24,6 +24,7 @@ use neorunbase_protocol::message::{CollectGarbage, RequestBody, StaleTableReply}
 use neorunbase_txn::timestamp::{TimestampSource, first_of_millisecond, milliseconds_of};
 use neorunbase_types::{Result, SqlError};
 use neorunbase_world::World;
+use tokio::sync::mpsc;
 
 pub use gateway::CoordinatorGateway;
 pub use internal::InternalService;
@@ -33,7 +34,6 @@ pub use router::Router;
 use crate::cluster::{CoordinatorDirectory, NodeDirectory};
 use heartbeat::Heartbeats;
 use table_locks::TableLocks;
-use tokio::sync::mpsc;
 use transaction::{TransactionServices, timestamp_error};
 
 /// The first user of a new cluster.

@@ -251,13 +251,6 @@ async fn keep_window(oracle: std::sync::Weak<Oracle>) {
     }
 }
 
-#[async_trait]
-impl TimestampSource for Oracle {
-    async fn next(&self) -> Result<Timestamp, TimestampError> {
-        self.run_of(1).await
-    }
-}
-
 /// The leader's oracle, wherever it is. Calls that arrive while one is under way share the next one: a
 /// timestamp is always drawn after it was asked for.
 pub struct LeaderOracle {

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use neorunbase_protocol::CallError;
 use neorunbase_protocol::message::{
-    ErrorKind, ErrorReply, RequestBody, ResponseBody, ShardId, ShardRef, StaleTableReply,
+    ErrorKind, RequestBody, ResponseBody, ShardId, ShardRef, StaleTableReply,
 };
-use neorunbase_types::error::ErrorObjects;
 use neorunbase_types::{SqlError, SqlState};
 use neorunbase_world::World;
 use neorunbase_world::fault::planted;
@@ -16,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::cluster::NodeDirectory;
+use crate::error_reply::sql_error;
 
 /// How long a statement waits for a shard to have a reachable primary.
 const ROUTING_LIMIT: Duration = Duration::from_secs(10);
@@ -252,27 +252,6 @@ impl Router {
             Err(CallError::OutcomeUnknown(_)) => Some(Err(RouteError::OutcomeUnknown)),
         }
     }
-}
-
-/// A node's error as the client will see it.
-pub fn sql_error(reply: ErrorReply) -> Box<SqlError> {
-    let mut error = SqlError::new(SqlState::from_code(&reply.sql_state), reply.message);
-    if !reply.detail.is_empty() {
-        error = error.with_detail(reply.detail);
-    }
-    if !reply.hint.is_empty() {
-        error = error.with_hint(reply.hint);
-    }
-    error.objects = reply.objects.map(|objects| {
-        Box::new(ErrorObjects {
-            schema: objects.schema,
-            table: objects.table,
-            column: objects.column,
-            constraint: objects.constraint,
-            row: objects.row,
-        })
-    });
-    error
 }
 
 #[cfg(test)]

@@ -53,12 +53,8 @@ impl TableLocks {
     /// # Errors
     /// `55P03` if transactions keep using one.
     pub async fn hold(&self, world: &World, term: u64, definition: u64, tables: &[TableId]) -> Result<()> {
-        // Leaders of earlier terms finish nothing any more.
-        self.held.lock().retain(|_, held| held.term >= term);
-        let mut locks = Vec::with_capacity(tables.len());
-        for table in tables.iter().collect::<BTreeSet<_>>() {
-            locks.push(self.take(world, *table).await?);
-        }
+        self.release_before(term);
+        let locks = self.take(world, tables).await?;
         let held = Held { term, _locks: locks };
         self.held.lock().insert(definition, held);
         Ok(())
@@ -69,16 +65,24 @@ impl TableLocks {
         self.held.lock().remove(&definition);
     }
 
-    /// Ends those of leaders before `term`.
+    /// Ends those of leaders before `term`, who finish nothing any more.
     pub fn release_before(&self, term: u64) {
         self.held.lock().retain(|_, held| held.term >= term);
     }
 
-    /// Takes the table alone.
+    /// Takes the tables alone, each once.
     ///
     /// # Errors
-    /// `55P03` if transactions keep using it.
-    pub async fn take(&self, world: &World, table: TableId) -> Result<ExclusiveTableLock> {
+    /// `55P03` if transactions keep using one.
+    pub async fn take(&self, world: &World, tables: &[TableId]) -> Result<Vec<ExclusiveTableLock>> {
+        let mut locks = Vec::with_capacity(tables.len());
+        for table in tables.iter().collect::<BTreeSet<_>>() {
+            locks.push(self.take_one(world, *table).await?);
+        }
+        Ok(locks)
+    }
+
+    async fn take_one(&self, world: &World, table: TableId) -> Result<ExclusiveTableLock> {
         timeout(
             &*world.clock,
             DEFINITION_WAIT_LIMIT,

@@ -1,12 +1,13 @@
 //! Why a request failed, and how that travels.
 
 use neorunbase_protocol::message::{
-    ErrorKind, ErrorObjectsReply, ErrorReply, Response, ResponseBody, ShardId, StaleTableReply, StorageId,
-    TransactionId,
+    ErrorKind, ErrorReply, Response, ResponseBody, ShardId, StaleTableReply, StorageId, TransactionId,
 };
 use neorunbase_storage::StorageError;
 use neorunbase_txn::{LockError, TimestampError};
 use neorunbase_types::{SqlError, SqlState};
+
+use crate::error_reply::error_reply;
 
 /// A request's failure.
 #[derive(Debug)]
@@ -39,23 +40,7 @@ impl Failure {
     /// As an answer.
     pub fn into_response(self) -> Response {
         let reply = match self {
-            Self::Sql(error) => ErrorReply {
-                kind: ErrorKind::Sql.into(),
-                sql_state: error.state.0.to_owned(),
-                message: error.message,
-                detail: error.detail.unwrap_or_default(),
-                hint: error.hint.unwrap_or_default(),
-                objects: error.objects.map(|objects| {
-                    Box::new(ErrorObjectsReply {
-                        schema: objects.schema,
-                        table: objects.table,
-                        column: objects.column,
-                        constraint: objects.constraint,
-                        row: objects.row,
-                    })
-                }),
-                ..ErrorReply::default()
-            },
+            Self::Sql(error) => error_reply(ErrorKind::Sql, *error),
             Self::StaleEpoch { shard, serving } => ErrorReply {
                 kind: ErrorKind::StaleEpoch.into(),
                 sql_state: SqlState::SERIALIZATION_FAILURE.0.to_owned(),

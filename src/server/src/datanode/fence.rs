@@ -149,7 +149,8 @@ impl Fences {
 }
 
 impl FenceRecord {
-    fn fence(&self) -> Fence {
+    /// What it demands.
+    pub fn fence(&self) -> Fence {
         Fence {
             write_version: self.write_version,
             read_version: self.read_version,

@@ -86,25 +86,21 @@ impl DataNode {
     /// meanwhile.
     async fn carry_out_as_primary(&self, body: RequestBody) -> Result<ResponseBody, Failure> {
         let seen_by = match &body {
-            RequestBody::ReadRows(request) => vec![(request.shard, request.context.transaction)],
-            RequestBody::ScanRows(request) => vec![(request.shard, request.context.transaction)],
-            RequestBody::WriteRows(request) => vec![(request.shard, request.context.transaction)],
-            RequestBody::ModifyRows(request) => vec![(request.shard, request.context.transaction)],
-            // It leaves nothing behind: like a pure read it can simply be made again.
-            RequestBody::Validate(request) => {
-                let shards = request.reads.shards.iter();
-                shards.map(|reads| (reads.shard, 0)).collect()
-            }
-            _ => Vec::new(),
+            RequestBody::ReadRows(request) => Some((request.shard, request.context.transaction)),
+            RequestBody::ScanRows(request) => Some((request.shard, request.context.transaction)),
+            RequestBody::WriteRows(request) => Some((request.shard, request.context.transaction)),
+            RequestBody::ModifyRows(request) => Some((request.shard, request.context.transaction)),
+            _ => None,
         };
         let _entered = self.enter(&body)?;
         let answer = self.carry_out(body).await?;
+        let Some((reference, transaction)) = seen_by else {
+            return Ok(answer);
+        };
         let has_committed =
             matches!(&answer, ResponseBody::Written(written) if written.commit_timestamp != 0);
         if !has_committed {
-            for (reference, transaction) in seen_by {
-                self.check_current(&reference, transaction)?;
-            }
+            self.check_current(&reference, transaction)?;
         }
         Ok(answer)
     }

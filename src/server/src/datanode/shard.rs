@@ -441,12 +441,9 @@ impl Shard {
         snapshot: Timestamp,
         reader: TransactionId,
     ) -> Option<Arc<Participant>> {
-        if self.in_doubt_keys.load(Ordering::SeqCst) == 0 {
-            return None;
-        }
-        let in_doubt = self.in_doubt.lock();
-        let participant = in_doubt.storages.get(&storage)?.get(key)?;
-        must_wait(participant, snapshot, reader).then(|| participant.clone())
+        self.marked_at(storage, key, |participant| {
+            must_wait(participant, snapshot, reader)
+        })
     }
 
     /// As [`in_doubt_at`](Self::in_doubt_at), for any key of a range (`upper` empty: to the end).
@@ -457,6 +454,34 @@ impl Shard {
         upper: &[u8],
         snapshot: Timestamp,
         reader: TransactionId,
+    ) -> Option<Arc<Participant>> {
+        self.marked_within(storage, lower, upper, |participant| {
+            must_wait(participant, snapshot, reader)
+        })
+    }
+
+    /// The transaction whose write of `key` is marked, if it `concerns` the caller.
+    pub fn marked_at(
+        &self,
+        storage: StorageId,
+        key: &[u8],
+        concerns: impl FnOnce(&Participant) -> bool,
+    ) -> Option<Arc<Participant>> {
+        if self.in_doubt_keys.load(Ordering::SeqCst) == 0 {
+            return None;
+        }
+        let in_doubt = self.in_doubt.lock();
+        let participant = in_doubt.storages.get(&storage)?.get(key)?;
+        concerns(participant).then(|| participant.clone())
+    }
+
+    /// As [`marked_at`](Self::marked_at), for any key of a range (`upper` empty: to the end).
+    pub fn marked_within(
+        &self,
+        storage: StorageId,
+        lower: &[u8],
+        upper: &[u8],
+        concerns: impl Fn(&Participant) -> bool,
     ) -> Option<Arc<Participant>> {
         if self.in_doubt_keys.load(Ordering::SeqCst) == 0 || (!upper.is_empty() && lower >= upper) {
             return None;
@@ -470,46 +495,8 @@ impl Shard {
         let keys = in_doubt.storages.get(&storage)?;
         keys.range::<[u8], _>((Bound::Included(lower), upper))
             .map(|(_, participant)| participant)
-            .find(|participant| must_wait(participant, snapshot, reader))
+            .find(|participant| concerns(participant))
             .cloned()
-    }
-
-    /// Whether the write of `key` is marked for a transaction that `concerns` the caller.
-    pub fn marked_at(
-        &self,
-        storage: StorageId,
-        key: &[u8],
-        concerns: impl FnOnce(&Participant) -> bool,
-    ) -> bool {
-        if self.in_doubt_keys.load(Ordering::SeqCst) == 0 {
-            return false;
-        }
-        let in_doubt = self.in_doubt.lock();
-        let marked = in_doubt.storages.get(&storage).and_then(|keys| keys.get(key));
-        marked.is_some_and(|participant| concerns(participant))
-    }
-
-    /// As [`marked_at`](Self::marked_at), for any key of a range (`upper` empty: to the end).
-    pub fn marked_within(
-        &self,
-        storage: StorageId,
-        lower: &[u8],
-        upper: &[u8],
-        concerns: impl Fn(&Participant) -> bool,
-    ) -> bool {
-        if self.in_doubt_keys.load(Ordering::SeqCst) == 0 || (!upper.is_empty() && lower >= upper) {
-            return false;
-        }
-        let upper = if upper.is_empty() {
-            Bound::Unbounded
-        } else {
-            Bound::Excluded(upper)
-        };
-        let in_doubt = self.in_doubt.lock();
-        in_doubt.storages.get(&storage).is_some_and(|keys| {
-            keys.range::<[u8], _>((Bound::Included(lower), upper))
-                .any(|(_, participant)| concerns(participant))
-        })
     }
 }
 

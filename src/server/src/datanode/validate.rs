@@ -57,7 +57,12 @@ impl DataNode {
     /// See [`Validate`].
     pub(super) async fn validate(&self, request: Validate) -> Result<(), Failure> {
         self.validate_reads(request.transaction, request.commit_timestamp, &request.reads)
-            .await
+            .await?;
+        for reads in &request.reads.shards {
+            // It leaves nothing behind: like a pure read it can simply be made again.
+            self.check_current(&reads.shard, 0)?;
+        }
+        Ok(())
     }
 
     /// Refuses with `40001` what `transaction` must not commit at `commit_timestamp`, which was drawn before this
@@ -106,7 +111,10 @@ impl DataNode {
 }
 
 fn check_key(shard: &Shard, storage: StorageId, key: &[u8], window: Window) -> Result<(), Failure> {
-    if shard.marked_at(storage, key, |other| window.meets(other)) {
+    if shard
+        .marked_at(storage, key, |other| window.meets(other))
+        .is_some()
+    {
         return Err(conflict());
     }
     match shard.store.newest(storage, key)? {
@@ -121,7 +129,10 @@ async fn check_range(
     range: &ReadRange,
     window: Window,
 ) -> Result<(), Failure> {
-    if shard.marked_within(storage, &range.lower, &range.upper, |other| window.meets(other)) {
+    if shard
+        .marked_within(storage, &range.lower, &range.upper, |other| window.meets(other))
+        .is_some()
+    {
         return Err(conflict());
     }
     if shard.store.collected_below() > window.snapshot {
@@ -148,9 +159,12 @@ async fn check_index_range(
     range: &ReadRange,
     window: Window,
 ) -> Result<(), Failure> {
-    if shard.marked_within(range.index, &range.lower, &range.upper, |other| {
-        window.meets(other)
-    }) {
+    if shard
+        .marked_within(range.index, &range.lower, &range.upper, |other| {
+            window.meets(other)
+        })
+        .is_some()
+    {
         return Err(conflict());
     }
     let Some(index) = shard.index(range.index) else {

@@ -367,18 +367,15 @@ impl Execution<'_> {
                 .await?;
             let old = table_of(&coordinator.metadata.snapshot(), *id)?;
             self.fence(&old, Fenced::Everybody).await?;
-            let old = coordinator
+            let emptied = Table {
+                version: old.version + 1,
+                ..renewed
+            };
+            coordinator
                 .metadata
                 .change(|catalog| {
-                    let old = table_of(catalog, *id)?;
-                    catalog.tables.insert(
-                        *id,
-                        Arc::new(Table {
-                            version: old.version + 1,
-                            ..renewed
-                        }),
-                    );
-                    Ok(old)
+                    catalog.tables.insert(*id, Arc::new(emptied));
+                    Ok(())
                 })
                 .await?;
             self.drop_storages_later(old.group, storages_of(&old));
@@ -489,20 +486,13 @@ impl Execution<'_> {
             else {
                 continue;
             };
-            let _alone = self.hold_tables(&[table.id]).await?;
-            let table = table_of(&coordinator.metadata.snapshot(), table.id)?;
-            self.fence(&table, Fenced::Everybody).await?;
-            let dropped = coordinator
-                .metadata
-                .change(|catalog| {
-                    let mut altered = (*table_of(catalog, table.id)?).clone();
-                    let position = altered.indexes.iter().position(|index| index.id == *id);
-                    let dropped = position.map(|position| altered.indexes.remove(position));
-                    altered.version += 1;
-                    catalog.tables.insert(table.id, Arc::new(altered));
-                    Ok(dropped)
-                })
-                .await?;
+            let mut dropped = None;
+            self.alter(table.id, |_, table| {
+                let position = table.indexes.iter().position(|index| index.id == *id);
+                dropped = position.map(|position| table.indexes.remove(position));
+                Ok(())
+            })
+            .await?;
             if let Some(index) = dropped {
                 self.drop_storages_later(table.group, vec![index.storage]);
             }

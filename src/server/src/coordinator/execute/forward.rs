@@ -13,9 +13,9 @@ use neorunbase_world::clock::timeout;
 use super::definition::Defined;
 use super::{Execution, unexpected_answer};
 use crate::coordinator::Coordinator;
-use crate::coordinator::router::sql_error;
 use crate::coordinator::session_core::SessionCore;
 use crate::coordinator::transaction::Transaction;
+use crate::error_reply::sql_error;
 
 /// A definition waits so long for a leader.
 const LEADER_LIMIT: Duration = Duration::from_secs(15);
@@ -30,6 +30,9 @@ impl Execution<'_> {
     /// The definition's; `57P03` if there is no leader; `08007` if it cannot be learned whether it took effect.
     pub async fn define(&mut self, definition: &Definition) -> Result<Defined> {
         let coordinator = self.core.coordinator.clone();
+        if coordinator.metadata.leading().is_some() {
+            return self.define_as_leader(definition).await;
+        }
         let deadline = coordinator.world.clock.monotonic().after(LEADER_LIMIT);
         let encoded = postcard::to_stdvec(definition).map_err(SqlError::internal)?;
         let request = Define {
@@ -38,9 +41,6 @@ impl Execution<'_> {
             transaction_time_unix_micros: self.transaction.time_unix_micros,
         };
         loop {
-            if coordinator.metadata.leading().is_some() {
-                return self.define_as_leader(definition).await;
-            }
             if let Some(defined) = coordinator.define_at_leader(&request).await? {
                 return Ok(defined);
             }
@@ -51,6 +51,9 @@ impl Execution<'_> {
                 );
             }
             coordinator.world.clock.sleep(RETRY_PAUSE).await;
+            if coordinator.metadata.leading().is_some() {
+                return self.define_as_leader(definition).await;
+            }
         }
     }
 }
@@ -127,14 +130,9 @@ impl Coordinator {
 
     /// Follows up where data nodes demanded a later version of a table than was used here.
     pub(in crate::coordinator) async fn catch_up(&self, stale: StaleTableReply) {
-        let is_known = || {
-            let catalog = self.metadata.snapshot();
-            let mut tables = catalog.tables.values();
-            tables
-                .find(|table| table.storage == stale.storage)
-                .is_none_or(|table| table.version >= stale.version)
-        };
-        if is_known() {
+        let catalog = self.metadata.snapshot();
+        let known = catalog.table_in(stale.storage);
+        if known.is_none_or(|table| table.version >= stale.version) {
             return;
         }
         let request = RaiseTableVersion {
@@ -163,8 +161,7 @@ impl Coordinator {
         // One that is under way ends first.
         let _one_at_a_time = self.defining.lock().await;
         let catalog = self.metadata.snapshot();
-        let mut tables = catalog.tables.values();
-        let Some(table) = tables.find(|table| table.storage == request.storage) else {
+        let Some(table) = catalog.table_in(request.storage) else {
             return Ok(());
         };
         if table.version >= request.version {

@@ -1,6 +1,5 @@
 //! Keeps a definition's tables to itself: here, on every other Coordinator, and by fences on the shards.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::{join_all, try_join_all};
@@ -12,9 +11,9 @@ use neorunbase_types::Result;
 
 use super::{Execution, answer};
 use crate::coordinator::Coordinator;
-use crate::coordinator::router::sql_error;
 use crate::coordinator::table_locks::ExclusiveTableLock;
 use crate::coordinator::transaction::timestamp_error;
+use crate::error_reply::sql_error;
 
 /// Tables that nobody writes through any Coordinator that is well.
 pub(super) struct TableHold {
@@ -66,16 +65,7 @@ impl Execution<'_> {
     pub(super) async fn hold_tables(&self, tables: &[TableId]) -> Result<TableHold> {
         let coordinator = self.core.coordinator.clone();
         let term = coordinator.metadata.check_leading()?;
-        let tables: Vec<TableId> = tables
-            .iter()
-            .copied()
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
-        let mut locks = Vec::with_capacity(tables.len());
-        for table in &tables {
-            locks.push(coordinator.table_locks.take(&coordinator.world, *table).await?);
-        }
+        let locks = coordinator.table_locks.take(&coordinator.world, tables).await?;
         let others = coordinator.coordinators.others(&coordinator.name);
         let hold = TableHold {
             definition: coordinator.world.entropy.next_u64(),
@@ -87,7 +77,7 @@ impl Execution<'_> {
             let request = HoldTables {
                 term,
                 definition: hold.definition,
-                tables: tables.clone(),
+                tables: tables.to_vec(),
             };
             other.call(RequestBody::HoldTables(request).into())
         });

@@ -191,8 +191,7 @@ impl Execution<'_> {
             }
             self.record_what_errors_tell(&mut reads, location, &shards);
         }
-        context.autocommit =
-            self.commits_at_once && shards.len() == 1 && self.transaction.needs_no_validation();
+        context.autocommit = self.commits_on(&shards);
         let router = &self.transaction.router(&context);
         let calls = writes.into_iter().map(|(shard, placed)| {
             let (sources, writes): (Vec<usize>, Vec<RowWrite>) = placed

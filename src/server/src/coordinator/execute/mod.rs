@@ -12,7 +12,7 @@ pub mod targets;
 
 use std::sync::Arc;
 
-use neorunbase_protocol::message::ResponseBody;
+use neorunbase_protocol::message::{ResponseBody, ShardId};
 use neorunbase_types::{Datum, Result, SqlError};
 
 use super::router::RouteError;
@@ -29,6 +29,13 @@ pub struct Execution<'a> {
     pub parameters: Arc<[Datum]>,
     /// The transaction holds nothing but this statement and ends with it: a single shard may commit at once.
     pub commits_at_once: bool,
+}
+
+impl Execution<'_> {
+    /// Whether a write to `shards` is all there is to commit, and its shard can do so by itself.
+    fn commits_on(&self, shards: &[ShardId]) -> bool {
+        self.commits_at_once && shards.len() == 1 && self.transaction.needs_no_validation()
+    }
 }
 
 /// Unwraps a routed answer of a statement.

@@ -42,8 +42,7 @@ impl Execution<'_> {
             }
             self.record_what_errors_tell(&mut reads, location, &shards);
         }
-        context.autocommit =
-            self.commits_at_once && shards.len() == 1 && self.transaction.needs_no_validation();
+        context.autocommit = self.commits_on(&shards);
         let parameters = encode_tuple(&self.parameters);
         let router = &self.transaction.router(&context);
         let calls = targets.into_iter().map(|(shard, target)| {

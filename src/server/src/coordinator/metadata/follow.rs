@@ -14,7 +14,7 @@ use neorunbase_world::fault::planted;
 
 use super::super::oracle::DRIFT_PERCENT;
 use super::store::AcceptedCatalog;
-use super::{CATALOG_LEASE, MetadataStore, not_leader};
+use super::{CATALOG_LEASE, MetadataStore, not_leader, store_failed};
 
 /// How often a follower shows that it is there.
 const JOIN_INTERVAL: Duration = Duration::from_millis(300);
@@ -69,10 +69,7 @@ impl MetadataStore {
             return Err(old_term());
         }
         self.least_term.fetch_max(next.term, Ordering::SeqCst);
-        self.store
-            .accept(next)
-            .await
-            .map_err(|error| SqlError::new(SqlState::IO_ERROR, format!("metadata store: {error}")))
+        self.store.accept(next).await.map(drop).map_err(store_failed)
     }
 
     /// Shows sessions a version that was accepted.

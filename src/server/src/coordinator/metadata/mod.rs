@@ -34,7 +34,7 @@ use tokio::sync::{Mutex, watch};
 use super::oracle::{self, Oracle};
 use crate::cluster::{CoordinatorDirectory, paths};
 use configuration::CatalogConfiguration;
-use store::{AcceptedCatalog, CatalogStore};
+use store::{AcceptedCatalog, CatalogStore, encode};
 
 /// A follower that does not answer for so long leaves the in-sync set.
 const FOLLOWER_LIMIT: Duration = Duration::from_millis(1_000);
@@ -224,42 +224,28 @@ impl MetadataStore {
         let mut office = self.office.lock().await;
         self.step_down(&mut office);
         let coordination = &*self.world.coordination;
-        let mut predecessor = None;
-        let (configuration, expected) = match CatalogConfiguration::read(coordination).await? {
+        let found = CatalogConfiguration::read(coordination).await?;
+        let (last_term, mut in_sync, predecessor, expected) = match found {
             None => {
                 // A cluster without this znode is new, or its only Coordinator ran before there was one.
                 let has_shards = !coordination.children(paths::GROUPS).await?.is_empty();
                 if has_shards && self.store.is_new() {
                     return Err(LeadError::NotInSync);
                 }
-                let in_sync = BTreeSet::from([self.name.clone()]);
-                let (term, leader) = (self.store.accepted().term + 1, self.name.clone());
-                (
-                    CatalogConfiguration {
-                        term,
-                        leader,
-                        in_sync,
-                    },
-                    None,
-                )
+                (self.store.accepted().term, BTreeSet::new(), None, None)
             }
             Some((found, version)) => {
                 if !found.in_sync.contains(&self.name) && !planted("catalog-led-from-outside") {
                     return Err(LeadError::NotInSync);
                 }
-                predecessor = Some(found.leader);
-                let mut in_sync = found.in_sync;
-                in_sync.insert(self.name.clone());
-                let (term, leader) = (found.term + 1, self.name.clone());
-                (
-                    CatalogConfiguration {
-                        term,
-                        leader,
-                        in_sync,
-                    },
-                    Some(version),
-                )
+                (found.term, found.in_sync, Some(found.leader), Some(version))
             }
+        };
+        in_sync.insert(self.name.clone());
+        let configuration = CatalogConfiguration {
+            term: last_term + 1,
+            leader: self.name.clone(),
+            in_sync,
         };
         // The leader before must find nobody here who still accepts its changes.
         let least_term = self.least_term.fetch_max(configuration.term, Ordering::SeqCst);
@@ -322,10 +308,7 @@ impl MetadataStore {
         next.version += 1;
         match self.replicate(&mut office, next).await {
             Ok(()) => Ok(outcome),
-            Err(LeadError::Engine(error)) => Err(SqlError::new(
-                SqlState::IO_ERROR,
-                format!("metadata store: {error}"),
-            )),
+            Err(LeadError::Engine(error)) => Err(store_failed(error)),
             Err(error) => Err(SqlError::new(
                 SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
                 "the outcome of the definition cannot be learned: it may or may not have taken effect",
@@ -353,13 +336,13 @@ impl MetadataStore {
         };
         let term = office.configuration.term;
         let snapshot = Arc::new(next);
-        self.store
+        let encoded = self
+            .store
             .accept(AcceptedCatalog {
                 term,
                 snapshot: snapshot.clone(),
             })
             .await?;
-        let encoded = encode(&snapshot)?;
         let accept = RequestBody::AcceptCatalog(AcceptCatalog {
             term,
             snapshot: encoded,
@@ -489,12 +472,8 @@ impl MetadataStore {
     }
 }
 
-fn encode(snapshot: &CatalogSnapshot) -> Result<Bytes, EngineError> {
-    let encoded = postcard::to_stdvec(snapshot).map_err(|error| EngineError::Corrupt {
-        path: String::new(),
-        reason: format!("catalog cannot be encoded: {error}"),
-    })?;
-    Ok(encoded.into())
+fn store_failed(error: EngineError) -> Box<SqlError> {
+    SqlError::new(SqlState::IO_ERROR, format!("metadata store: {error}"))
 }
 
 fn not_leader() -> Box<SqlError> {

@@ -76,21 +76,18 @@ impl CatalogStore {
         self.accepted().snapshot.version == CatalogSnapshot::new().version
     }
 
-    /// Makes `next` durable in place of what was accepted before it. One call at a time.
+    /// Makes `next` durable in place of what was accepted before it, and returns it encoded. One call at a time.
     ///
     /// # Errors
     /// The engine's. Whether `next` will be found after a restart is not known then.
-    pub async fn accept(&self, next: AcceptedCatalog) -> Result<(), EngineError> {
+    pub async fn accept(&self, next: AcceptedCatalog) -> Result<Bytes, EngineError> {
         assert!(
             next.position() > self.accepted().position(),
             "accepted versions of the catalog only grow: {:?} after {:?}",
             next.position(),
             self.accepted().position()
         );
-        let encoded = postcard::to_stdvec(&*next.snapshot).map_err(|error| EngineError::Corrupt {
-            path: String::new(),
-            reason: format!("catalog cannot be encoded: {error}"),
-        })?;
+        let encoded = encode(&next.snapshot)?;
         let put = |key: &'static [u8], value: Bytes| EngineChange::Put {
             keyspace: CATALOG_KEYSPACE,
             key: Bytes::from_static(key),
@@ -98,14 +95,14 @@ impl CatalogStore {
         };
         self.engine.write(EngineBatch {
             changes: vec![
-                put(SNAPSHOT_KEY, encoded.into()),
+                put(SNAPSHOT_KEY, encoded.clone()),
                 put(TERM_KEY, Bytes::copy_from_slice(&next.term.to_be_bytes())),
             ],
             applied_lsn: next.snapshot.version,
         })?;
         self.engine.flush().await?;
         *self.accepted.lock() = next;
-        Ok(())
+        Ok(encoded)
     }
 
     /// Flushes and closes the engine.
@@ -115,4 +112,13 @@ impl CatalogStore {
     pub async fn close(&self) -> Result<(), EngineError> {
         self.engine.close().await
     }
+}
+
+/// The catalog as stores keep it and messages carry it.
+pub fn encode(snapshot: &CatalogSnapshot) -> Result<Bytes, EngineError> {
+    let encoded = postcard::to_stdvec(snapshot).map_err(|error| EngineError::Corrupt {
+        path: String::new(),
+        reason: format!("catalog cannot be encoded: {error}"),
+    })?;
+    Ok(encoded.into())
 }

@@ -135,11 +135,8 @@ impl DataNode {
                 shard.change_storage(&change.create, &change.drop)?;
             }
             LogEntry::Fence(fence) => {
-                let entry = Fences::entry(fence);
-                if let (key, Some(value)) = &entry {
-                    shard.fences.restore(key, value).ok_or_else(malformed)?;
-                }
-                shard.apply(&[], 0, position, &[], &[entry])?;
+                shard.fences.put_up(fence.storage, fence.fence());
+                shard.apply(&[], 0, position, &[], &[Fences::entry(fence)])?;
             }
             LogEntry::BuildIndex(build) => {
                 let table = shard.stored_table(build.table_digest).ok_or_else(malformed)?;
