@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use neorunbase_catalog::CatalogSnapshot;
 use neorunbase_coordination::{Election, Leadership};
-use neorunbase_types::SqlError;
 
 use super::Coordinator;
 use super::metadata::LeadError;
@@ -21,8 +21,6 @@ enum OfficeError {
     Catalog(#[from] LeadError),
     #[error("the timestamp oracle: {0}")]
     Oracle(#[from] neorunbase_world::coordination::CoordinationError),
-    #[error("the first user: {0}")]
-    FirstUser(#[from] Box<SqlError>),
 }
 
 /// Stands for election, leads for as long as that lasts, and stands again.
@@ -67,10 +65,12 @@ async fn lead(
     let metadata = &coordinator.metadata;
     let takeover = async {
         metadata.take_office().await?;
-        let catalog = async { metadata.begin().await.map_err(OfficeError::from) };
+        // In what is published first: a client may log in as soon as there is a catalog.
+        let first_user =
+            |catalog: &mut CatalogSnapshot| coordinator.ensure_first_user(catalog, admin_password);
+        let catalog = async { metadata.begin(first_user).await.map_err(OfficeError::from) };
         let timestamps = async { oracle.take_over().await.map_err(OfficeError::from) };
         futures::future::try_join(catalog, timestamps).await?;
-        coordinator.ensure_first_user(admin_password).await?;
         Ok::<(), OfficeError>(())
     };
     match leadership.while_held(takeover).await {

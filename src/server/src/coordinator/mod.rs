@@ -18,6 +18,7 @@ mod transaction;
 
 use std::sync::Arc;
 
+use neorunbase_catalog::CatalogSnapshot;
 use neorunbase_catalog::schema::User;
 use neorunbase_frontend::scram::ScramVerifier;
 use neorunbase_protocol::message::{CollectGarbage, RequestBody, StaleTableReply};
@@ -113,14 +114,11 @@ impl Coordinator {
         coordinator
     }
 
-    /// Creates the first user of a new cluster. Without a password it gets its own name for one, which must be
-    /// changed at the first login.
-    ///
-    /// # Errors
-    /// If the catalog cannot be written.
-    pub async fn ensure_first_user(&self, password: Option<&str>) -> Result<()> {
-        if self.metadata.snapshot().users.contains_key(FIRST_USER) {
-            return Ok(());
+    /// Adds the first user to the catalog of a new cluster. Without a password it gets its own name for one, which must
+    /// be changed at the first login.
+    fn ensure_first_user(&self, catalog: &mut CatalogSnapshot, password: Option<&str>) {
+        if catalog.users.contains_key(FIRST_USER) {
+            return;
         }
         let mut salt = [0; 16];
         self.world.entropy.fill(&mut salt);
@@ -131,12 +129,7 @@ impl Coordinator {
             superuser: true,
             must_change_password: password.is_none(),
         };
-        self.metadata
-            .change(|catalog| {
-                catalog.users.insert(user.name.clone(), user);
-                Ok(())
-            })
-            .await
+        catalog.users.insert(user.name.clone(), user);
     }
 
     /// A number for the hidden key of a row, never used before.

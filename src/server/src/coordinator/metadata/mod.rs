@@ -269,16 +269,17 @@ impl MetadataStore {
         }
     }
 
-    /// Begins to lead: what this Coordinator has accepted last becomes what all in sync have.
+    /// Begins to lead: what this Coordinator has accepted last, made complete by `complete`, becomes what all in sync have.
     ///
     /// # Errors
     /// [`LeadError`]; the office is lost then.
-    pub async fn begin(&self) -> Result<(), LeadError> {
+    pub async fn begin(&self, complete: impl FnOnce(&mut CatalogSnapshot)) -> Result<(), LeadError> {
         let mut office = self.office.lock().await;
         let Some(term) = office.as_ref().map(|office| office.configuration.term) else {
             return Err(LeadError::Deposed);
         };
         let mut next = (*self.store.accepted().snapshot).clone();
+        complete(&mut next);
         next.version = next.version.max(self.snapshot().version) + 1;
         self.replicate(&mut office, next).await?;
         if let Some(office) = office.as_mut() {
