@@ -111,6 +111,7 @@ impl<R: Record> Follower<R> {
         }
         if let Some(known) = self.log.position(previous.sequence)
             && known != previous
+            && !planted("divergent-tail-kept")
         {
             if previous.sequence <= self.log.committed() {
                 return Received::Diverged(known);
@@ -128,6 +129,7 @@ impl<R: Record> Follower<R> {
             }
             match self.log.position(sequence) {
                 Some(known) if known == entry.position => continue,
+                Some(_) if planted("divergent-tail-kept") => continue,
                 Some(known) if sequence <= self.log.committed() => return Received::Diverged(known),
                 Some(_) => self.log.truncate_after(sequence - 1),
                 None => {}

@@ -352,7 +352,7 @@ impl<R: Record> Primary<R> {
         }
         let (caught_up, _) = self.followers.iter().find(|(follower, progress)| {
             !configuration.is_in_sync(follower)
-                && progress.matched >= self.committed()
+                && (progress.matched >= self.committed() || planted("grow-before-caught-up"))
                 && now < progress.lease_until
         })?;
         configuration.with(caught_up)

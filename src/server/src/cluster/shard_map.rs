@@ -10,6 +10,7 @@ use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::Configuration;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::{CoordinationError, CreateMode, ensure_path};
+use neorunbase_world::fault::planted;
 use neorunbase_world::{Coordination, TaskHandle, World};
 use tokio::sync::watch;
 
@@ -71,7 +72,12 @@ async fn keep_fresh(
         // An elapsed refresh interval and a fired (or lost) watch both mean: read again. A watch fires once; after
         // a failed reading there is none.
         if let Some(changed) = changed.take() {
-            let _ = timeout(&*world.clock, REFRESH_INTERVAL, changed).await;
+            let patience = if planted("watch-lost") {
+                Duration::MAX
+            } else {
+                REFRESH_INTERVAL
+            };
+            let _ = timeout(&*world.clock, patience, changed).await;
         }
         match read_and_watch(&*world.coordination).await {
             Ok((map, next)) => {
@@ -96,6 +102,11 @@ async fn keep_fresh(
 async fn read_and_watch(
     coordination: &dyn Coordination,
 ) -> Result<(ShardMap, neorunbase_world::coordination::Watch), CoordinationError> {
+    if planted("watch-lost") {
+        let map = read_shard_map(coordination).await?;
+        let (_, watch) = coordination.get_and_watch(paths::SHARDS_CHANGED).await?;
+        return Ok((map, watch));
+    }
     let (_, watch) = coordination.get_and_watch(paths::SHARDS_CHANGED).await?;
     Ok((read_shard_map(coordination).await?, watch))
 }
@@ -148,7 +159,7 @@ pub async fn change_shard(
             return Err(CoordinationError::NoNode(path));
         };
         let current: Configuration = serde_json::from_slice(&data).map_err(unreadable)?;
-        if current.epoch + 1 != next.epoch {
+        if current.epoch + 1 != next.epoch && !planted("change-without-version") {
             return Ok(current);
         }
         match coordination.set(&path, encoded.clone(), version).await {

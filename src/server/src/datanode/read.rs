@@ -67,10 +67,10 @@ impl View {
                 commit_timestamp: 0,
             })));
         }
-        if let Some(other) = self
+        let other = self
             .shard
-            .in_doubt_at(self.storage, key, self.snapshot, self.reader())
-        {
+            .in_doubt_at(self.storage, key, self.snapshot, self.reader());
+        if let Some(other) = other.filter(|_| !planted("snapshot-skips-prepared")) {
             return Ok(Look::Wait(other));
         }
         let version = if self.snapshot == 0 {

@@ -295,7 +295,10 @@ impl Writer {
                 active.bytes = self.written;
             }
             if !fault::planted("ack-before-fsync") {
-                self.file.sync().await.map_err(|error| io_error(&path, &error))?;
+                let synced = self.file.sync().await;
+                if !fault::planted("sync-error-ignored") {
+                    synced.map_err(|error| io_error(&path, &error))?;
+                }
             }
         }
         self.synced = self.next_lsn - 1;

@@ -10,6 +10,7 @@ use neorunbase_protocol::replicate::{
 use neorunbase_replication::{Append, Asked, Next, Reply};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
+use neorunbase_world::fault::planted;
 
 use super::super::DataNode;
 use super::replica::{Payload, Role};
@@ -84,7 +85,13 @@ impl DataNode {
         let Some(ResponseBody::Replicated(reply)) = response.body else {
             return false;
         };
-        self.take_replies(follower, &terms, sent_at, &reply);
+        // The follower reckons its promise from when it heard: only a lease from before that ends in time.
+        let asked_at = if planted("lease-from-answer") {
+            self.world.clock.monotonic()
+        } else {
+            sent_at
+        };
+        self.take_replies(follower, &terms, asked_at, &reply);
         true
     }
 
