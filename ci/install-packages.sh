@@ -9,7 +9,7 @@ purpose=${1:-build}
 # package:how to see that what it is for is there, so that other sources of it count too
 wanted=(
     "build-essential:command -v g++ make"
-    "libclang-dev:ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* 2>/dev/null | grep ."
+    "libclang-dev:ls /usr/lib/llvm-*/lib/libclang*.so* /usr/lib/*/libclang*.so* 2>/dev/null | grep -v libclang-cpp"
     "pkg-config:command -v pkg-config"
     "curl:command -v curl"
     "ca-certificates:test -d /etc/ssl/certs"
