@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use neorunbase_server::daemon::{CoordinatorSettings, start_coordinator};
+use neorunbase_server::daemon::{CoordinatorSettings, SCRAM_ITERATIONS, start_coordinator};
 use neorunbase_zookeeper::ZooKeeperCoordination;
 
 use crate::admin::AdminServer;
@@ -46,6 +46,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
             replicas_default: configuration.replicas_default,
             admin_password,
             max_connections: configuration.max_connections,
+            scram_iterations: SCRAM_ITERATIONS,
         };
         let coordinator = start_coordinator(world, settings, &master_key)
             .await

@@ -10,8 +10,8 @@ use neorunbase_kms::{Keyring, MasterKey};
 use neorunbase_operating_system::FileDisk;
 use neorunbase_rocksdb_engine::RocksDbOptions;
 use neorunbase_server::daemon::{
-    CoordinatorHandle, CoordinatorSettings, DataNodeHandle, DataNodeSettings, start_coordinator,
-    start_data_node,
+    CoordinatorHandle, CoordinatorSettings, DataNodeHandle, DataNodeSettings, SCRAM_ITERATIONS,
+    start_coordinator, start_data_node,
 };
 use neorunbase_server::datanode::DataNodeConfig;
 use neorunbase_world::{Coordination, Disk};
@@ -116,6 +116,7 @@ impl Cluster {
             replicas_default: options.replicas_default,
             admin_password,
             max_connections: MAX_CONNECTIONS,
+            scram_iterations: SCRAM_ITERATIONS,
         };
         let coordinator = start_coordinator(world, settings, &master_key)
             .await

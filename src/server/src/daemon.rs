@@ -38,6 +38,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// A node that does not answer in time is shown as unreachable.
 const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
+/// PBKDF2 rounds of passwords outside the simulator: also what unknown users are shown.
+pub const SCRAM_ITERATIONS: u32 = neorunbase_frontend::scram::DEFAULT_ITERATIONS;
+
 /// What a Coordinator process needs to know.
 #[derive(Clone, Debug)]
 pub struct CoordinatorSettings {
@@ -57,6 +60,8 @@ pub struct CoordinatorSettings {
     pub admin_password: Option<String>,
     /// PostgreSQL clients at a time.
     pub max_connections: usize,
+    /// PBKDF2 rounds of new passwords.
+    pub scram_iterations: u32,
 }
 
 /// What a Data Node process needs to know.
@@ -241,6 +246,7 @@ pub async fn start_coordinator(
     let defaults = CoordinatorDefaults {
         shards_default: settings.shards_default,
         replicas_default: settings.replicas_default,
+        scram_iterations: settings.scram_iterations,
     };
     let coordinator = Coordinator::new(
         world.clone(),

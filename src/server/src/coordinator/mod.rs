@@ -43,7 +43,6 @@ pub const FIRST_USER: &str = "admin";
 pub const DATABASE: &str = "neorunbase";
 /// VACUUM keeps what snapshots of the last seconds may still need.
 const VACUUM_KEEPS_MS: u64 = 60_000;
-const SCRAM_ITERATIONS: u32 = 4_096;
 
 /// What SQL can leave open.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +51,8 @@ pub struct CoordinatorDefaults {
     pub shards_default: u32,
     /// REPLICAS of tables that do not say.
     pub replicas_default: u32,
+    /// PBKDF2 rounds of new passwords, as PostgreSQL 16's setting of this name.
+    pub scram_iterations: u32,
 }
 
 /// What all sessions of a Coordinator share.
@@ -122,7 +123,11 @@ impl Coordinator {
         }
         let mut salt = [0; 16];
         self.world.entropy.fill(&mut salt);
-        let verifier = ScramVerifier::from_password(password.unwrap_or(FIRST_USER), &salt, SCRAM_ITERATIONS);
+        let verifier = ScramVerifier::from_password(
+            password.unwrap_or(FIRST_USER),
+            &salt,
+            self.settings.scram_iterations,
+        );
         let user = User {
             name: FIRST_USER.to_owned(),
             verifier: verifier.serialize(),

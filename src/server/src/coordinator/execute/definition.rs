@@ -33,8 +33,6 @@ const REWRITE_BATCH_ROWS: usize = 4_096;
 const DROP_DELAY: Duration = Duration::from_secs(30);
 /// The Controller gets so long to find nodes for new shards.
 const ASSIGNMENT_LIMIT: Duration = Duration::from_secs(30);
-/// PBKDF2 rounds of new passwords (PostgreSQL's default).
-const SCRAM_ITERATIONS: u32 = 4_096;
 
 /// What a definition answers.
 pub struct Defined {
@@ -718,7 +716,7 @@ impl Execution<'_> {
         } else {
             let mut salt = [0; 16];
             coordinator.world.entropy.fill(&mut salt);
-            ScramVerifier::from_password(password, &salt, SCRAM_ITERATIONS).serialize()
+            ScramVerifier::from_password(password, &salt, coordinator.settings.scram_iterations).serialize()
         };
         coordinator
             .metadata
