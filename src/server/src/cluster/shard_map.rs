@@ -72,6 +72,8 @@ async fn keep_fresh(
         // a failed reading there is none.
         if let Some(changed) = changed.take() {
             let _ = timeout(&*world.clock, REFRESH_INTERVAL, changed).await;
+        } else {
+            neorunbase_world::sometimes!("lost-watch-armed-again");
         }
         match read_and_watch(&*world.coordination).await {
             Ok((map, next)) => {
