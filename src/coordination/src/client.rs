@@ -331,6 +331,7 @@ impl Shared {
     }
 
     fn expire(&self) {
+        neorunbase_world::sometimes!("session-expired");
         self.inner.lock().session = None;
         self.end_calls(&CoordinationError::SessionExpired);
         self.state.send_replace(SessionState::Expired);

@@ -98,6 +98,7 @@ impl<R: Record> Follower<R> {
     /// Takes a primary's message.
     pub fn receive(&mut self, append: Append<R>, now: MonotonicTime) -> Received<R> {
         if self.is_stale(append.term) {
+            neorunbase_world::sometimes!("stale-primary-refused");
             return Received::Refused(Reply::Stale { term: self.term });
         }
         self.term = append.term;
@@ -131,7 +132,10 @@ impl<R: Record> Follower<R> {
                 Some(known) if known == entry.position => continue,
                 Some(_) if planted("divergent-tail-kept") => continue,
                 Some(known) if sequence <= self.log.committed() => return Received::Diverged(known),
-                Some(_) => self.log.truncate_after(sequence - 1),
+                Some(_) => {
+                    neorunbase_world::sometimes!("uncommitted-entries-overwritten");
+                    self.log.truncate_after(sequence - 1);
+                }
                 None => {}
             }
             self.log.push(entry.clone());
@@ -212,6 +216,7 @@ impl<R: Record> Follower<R> {
         }
         let may_wait = !configuration.is_handed_over && !planted("term-begins-under-lease");
         if now < self.granted_until && may_wait {
+            neorunbase_world::sometimes!("term-waits-for-a-lease");
             return Err(NotYet::Leased {
                 until: self.granted_until,
             });

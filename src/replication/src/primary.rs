@@ -345,6 +345,7 @@ impl<R: Record> Primary<R> {
             .filter(|member| **member != self.name)
             .find(|member| self.followers.get(*member).is_none_or(is_silent));
         if let Some(silent) = silent {
+            neorunbase_world::sometimes!("silent-follower-leaves-the-set");
             return configuration.without(silent);
         }
         if self.committed() < self.began || !may_grow {
@@ -355,6 +356,7 @@ impl<R: Record> Primary<R> {
                 && (progress.matched >= self.committed() || planted("grow-before-caught-up"))
                 && now < progress.lease_until
         })?;
+        neorunbase_world::sometimes!("follower-joins-the-set");
         configuration.with(caught_up)
     }
 

@@ -256,6 +256,7 @@ impl LockTable {
             Enqueued::Waiting(pending) => pending,
         };
         if self.closes_a_cycle(owner) {
+            neorunbase_world::sometimes!("deadlock-found");
             return pending.give_up(LockError::Deadlock);
         }
         tokio::select! {

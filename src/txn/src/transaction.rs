@@ -229,6 +229,7 @@ impl<Table> Transaction<Table> {
         if sequence <= state.revoked {
             return Ok(Vec::new());
         }
+        neorunbase_world::sometimes!("savepoint-rolled-back");
         state.revoked = sequence;
         if !planted("savepoint-keeps-writes") {
             self.writes.lock().revoke_after(kept_sequence);

@@ -53,6 +53,7 @@ impl Controller {
                 Ok(leadership) => {
                     tracing::info!(epoch = leadership.epoch, "elected as Controller");
                     let _ = leadership.while_held(assign_forever(&world)).await;
+                    neorunbase_world::sometimes!("controller-deposed");
                     tracing::info!(epoch = leadership.epoch, "no longer the Controller");
                 }
                 Err(error) => tracing::warn!(%error, "cannot campaign for Controller"),
@@ -186,6 +187,7 @@ async fn place_shards(
     let replicas_of = |shard| replicas.get(&shard).copied().unwrap_or(1);
     if !changed && let Some((shard, next)) = balancing_change(&map, replicas_of, &nodes, &load) {
         if change_shard(coordination, shard, &next).await? == next {
+            neorunbase_world::sometimes!("load-evened-out");
             tracing::info!(shard, ?next, "the Controller evens out the load");
         }
         changed = true;

@@ -114,6 +114,7 @@ pub fn next_change(
         }
         let candidates = current.in_sync.iter().filter(is_alive);
         let next = load.fewest_primaries(candidates)?;
+        neorunbase_world::sometimes!("member-of-the-set-promoted");
         return current.promoted(&next);
     }
     let usable = |name: &&String| !nodes.gone.contains(*name);
@@ -140,6 +141,7 @@ pub fn next_change(
     if fullest != current.primary {
         return current.dropping(&fullest);
     }
+    neorunbase_world::sometimes!("surplus-primary-hands-over");
     // The primary's own copy goes once another member leads.
     let others = current.in_sync.iter().filter(|name| **name != current.primary);
     current.handing_over(&load.fewest_primaries(others)?)

@@ -78,6 +78,8 @@ async fn keep_fresh(
                 REFRESH_INTERVAL
             };
             let _ = timeout(&*world.clock, patience, changed).await;
+        } else {
+            neorunbase_world::sometimes!("lost-watch-armed-again");
         }
         match read_and_watch(&*world.coordination).await {
             Ok((map, next)) => {

@@ -92,6 +92,7 @@ impl Oracle {
         }
         let (found, writer) = self.raise_limit(true).await?;
         if writer != self.nonce && writer != RELEASED && !planted("oracle-ignores-lease") {
+            neorunbase_world::sometimes!("oracle-taken-over");
             self.world.clock.sleep(LEASE * (100 + DRIFT_PERCENT) / 100).await;
         }
         let mut window = self.window.lock();
@@ -241,6 +242,7 @@ async fn keep_window(oracle: std::sync::Weak<Oracle>) {
             match oracle.raise_limit(false).await {
                 Ok(_) => {}
                 Err(CoordinationError::BadVersion(_)) => {
+                    neorunbase_world::sometimes!("oracle-deposed");
                     tracing::warn!("another leader hands out timestamps; this one stops");
                     oracle.window.lock().deposed = true;
                 }

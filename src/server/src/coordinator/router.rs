@@ -192,7 +192,9 @@ impl Router {
         let deadline = self.parts.world.clock.monotonic().after(ROUTING_LIMIT);
         loop {
             match self.call(shard, &build).await {
-                Err(RouteError::OutcomeUnknown) if self.parts.world.clock.monotonic() < deadline => {}
+                Err(RouteError::OutcomeUnknown) if self.parts.world.clock.monotonic() < deadline => {
+                    neorunbase_world::sometimes!("request-repeated-after-a-lost-answer");
+                }
                 outcome => return outcome,
             }
         }
@@ -209,6 +211,7 @@ impl Router {
         if let Some(touched) = &self.touched
             && touched.has_lost(&reference)
         {
+            neorunbase_world::sometimes!("transaction-lost-with-its-term");
             return Some(Err(RouteError::UnknownTransaction));
         }
         let answer = channel.call(build(reference).into()).await;

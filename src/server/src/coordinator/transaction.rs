@@ -682,6 +682,7 @@ impl Transaction {
 
     /// Asks the anchor until it knows.
     async fn learn_outcome(&self, anchor: ShardRef) -> Result<()> {
+        neorunbase_world::sometimes!("outcome-of-a-commit-asked-for");
         let clock = &*self.services.world.clock;
         let deadline = clock.monotonic().after(RESOLUTION_LIMIT);
         while clock.monotonic() < deadline {

@@ -239,6 +239,7 @@ impl DataNode {
                 return Ok(undecided(Decision::Pending)); // it has just begun, or somebody else is at it
             }
         }
+        neorunbase_world::sometimes!("abort-presumed");
         let presumed = Presumed {
             node: self.shared()?,
             transaction,
@@ -297,10 +298,14 @@ impl DataNode {
         };
         match Decision::try_from(decision.decision) {
             Ok(Decision::Committed) if decision.commit_timestamp != 0 => {
+                neorunbase_world::sometimes!("in-doubt-transaction-committed-by-its-anchor");
                 self.finish_participant(participant, Outcome::Committed(decision.commit_timestamp))
                     .await
             }
-            Ok(Decision::Aborted) => self.finish_participant(participant, Outcome::Aborted).await,
+            Ok(Decision::Aborted) => {
+                neorunbase_world::sometimes!("in-doubt-transaction-aborted-by-its-anchor");
+                self.finish_participant(participant, Outcome::Aborted).await
+            }
             _ => Ok(()),
         }
     }
@@ -322,6 +327,7 @@ impl DataNode {
                         transaction = participant.id(),
                         "rolling back an abandoned transaction"
                     );
+                    neorunbase_world::sometimes!("abandoned-transaction-rolled-back");
                     self.abandon(&participant).await;
                 }
                 Phase::Prepared => self.resolve_quietly(&participant).await,

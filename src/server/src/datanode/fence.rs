@@ -194,6 +194,7 @@ impl DataNode {
                 )));
             }
             self.check_healthy()?;
+            neorunbase_world::sometimes!("fence-waits-for-commits");
             self.world.clock.sleep(DRAIN_POLL).await;
         }
         let record = FenceRecord {

@@ -298,6 +298,7 @@ impl DataNode {
         if shard.is_current(reference.epoch, &*self.world.clock) {
             return Ok(());
         }
+        neorunbase_world::sometimes!("read-refused-without-a-lease");
         // Pure reads can simply be made elsewhere.
         Err(if transaction == 0 {
             Failure::StaleEpoch {

@@ -71,6 +71,7 @@ impl View {
             .shard
             .in_doubt_at(self.storage, key, self.snapshot, self.reader());
         if let Some(other) = other.filter(|_| !planted("snapshot-skips-prepared")) {
+            neorunbase_world::sometimes!("reader-meets-an-undecided-commit");
             return Ok(Look::Wait(other));
         }
         let version = if self.snapshot == 0 {

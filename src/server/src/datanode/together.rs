@@ -38,6 +38,7 @@ impl DataNode {
                 _ => return None,
             }
         }
+        neorunbase_world::sometimes!("several-shards-commit-in-one-frame");
         Some(alone)
     }
 }

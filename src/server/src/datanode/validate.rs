@@ -43,6 +43,7 @@ impl Window {
 
 /// `40001`
 fn conflict() -> Failure {
+    neorunbase_world::sometimes!("commit-refused-by-read-validation");
     Failure::Sql(
         SqlError::new(
             SqlState::SERIALIZATION_FAILURE,

@@ -154,6 +154,7 @@ impl Reader<'_> {
             }
             let found = frame::search(content, offset + 1, self.expected);
             if is_last && is_interrupted_write(&found, self.expected) {
+                neorunbase_world::sometimes!("torn-log-tail-cut");
                 self.recovered.torn_tail_bytes += (content.len() - offset) as u64;
                 if fault::planted("torn-tail-accepted")
                     && self.take_torn_frame(&content[offset..], &mut ciphers).await?

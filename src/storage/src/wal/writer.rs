@@ -153,6 +153,7 @@ impl Writer {
             };
             let writes = frames.iter().any(|records| !records.is_empty());
             if outcome.is_ok() && writes && std::mem::take(&mut is_full) {
+                neorunbase_world::sometimes!("disk-has-room-again");
                 tracing::info!("the write-ahead log has room again");
             }
             let mut applied = Vec::with_capacity(batch.len());
@@ -188,12 +189,14 @@ impl Writer {
             if failure.is_none() {
                 match &error {
                     WalError::DiskFull { .. } => {
+                        neorunbase_world::sometimes!("commit-refused-by-a-full-disk");
                         if !std::mem::replace(&mut is_full, true) {
                             tracing::error!(%error, "writes are refused until the disk has room again");
                         }
                     }
                     _ => {
                         tracing::error!(%error, "the write-ahead log failed; nothing can be written until a restart");
+                        neorunbase_world::sometimes!("log-failed");
                         failure = Some(WalError::Failed(error.to_string()));
                     }
                 }

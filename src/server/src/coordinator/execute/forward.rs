@@ -108,6 +108,7 @@ impl Coordinator {
     /// # Errors
     /// The definition's; `57P03` if this Coordinator does not lead.
     pub async fn define_for(self: &Arc<Self>, request: Define) -> Result<Defined> {
+        neorunbase_world::sometimes!("definition-carried-out-for-another-coordinator");
         self.metadata.check_leading()?;
         let definition: Definition = postcard::from_bytes(&request.definition).map_err(SqlError::internal)?;
         let core = Arc::new(SessionCore {
@@ -168,6 +169,7 @@ impl Coordinator {
             return Ok(());
         }
         let id = table.id;
+        neorunbase_world::sometimes!("broken-off-definition-finished");
         tracing::info!(
             table = table.name,
             version = request.version,

@@ -147,6 +147,7 @@ impl MetadataStore {
         if self.is_current() {
             return Ok(());
         }
+        neorunbase_world::sometimes!("statement-waits-for-the-latest-catalog");
         let deadline = self.world.clock.monotonic().after(CURRENT_LIMIT);
         while !self.is_current() {
             if self.world.clock.monotonic() >= deadline {
@@ -236,6 +237,7 @@ impl MetadataStore {
             }
             Some((found, version)) => {
                 if !found.in_sync.contains(&self.name) && !planted("catalog-led-from-outside") {
+                    neorunbase_world::sometimes!("catalog-refused-to-an-outsider");
                     return Err(LeadError::NotInSync);
                 }
                 (found.term, found.in_sync, Some(found.leader), Some(version))
@@ -252,6 +254,9 @@ impl MetadataStore {
         match configuration.write(coordination, expected).await {
             Ok(version) => {
                 tracing::info!(term = configuration.term, "leads the catalog");
+                if predecessor.as_ref().is_some_and(|before| *before != self.name) {
+                    neorunbase_world::sometimes!("catalog-taken-over");
+                }
                 // What it was granted as a follower does not count any more.
                 self.current_until.store(0, Ordering::SeqCst);
                 *office = Some(Office {
@@ -373,6 +378,7 @@ impl MetadataStore {
         if silent.is_empty() {
             return Ok(());
         }
+        neorunbase_world::sometimes!("coordinator-leaves-the-catalogs-set");
         tracing::warn!(?silent, "coordinators leave the catalog's in-sync set");
         let mut next = office.configuration.clone();
         next.in_sync.retain(|name| !silent.contains(name));
@@ -390,6 +396,7 @@ impl MetadataStore {
                 Duration::ZERO
             };
             let longest = (CATALOG_LEASE + granted_before) * (100 + oracle::DRIFT_PERCENT) / 100;
+            neorunbase_world::sometimes!("definition-waits-for-a-catalog-lease");
             self.world.clock.sleep(longest).await;
         }
         Ok(())
@@ -455,6 +462,7 @@ impl MetadataStore {
                 tracing::info!(%error, "cannot take a coordinator into the catalog's in-sync set");
                 return Err(not_leader());
             }
+            neorunbase_world::sometimes!("coordinator-joins-the-catalogs-set");
             tracing::info!(name = request.name, "joined the catalog's in-sync set");
         }
         Ok(CatalogReply {

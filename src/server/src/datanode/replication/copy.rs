@@ -63,6 +63,7 @@ impl DataNode {
         let follower = follower.to_owned();
         let task = async move {
             if let Err(error) = node.copy(shard, &follower).await {
+                neorunbase_world::sometimes!("copy-of-a-shard-broken-off");
                 tracing::info!(shard, follower, %error, "the copy of the shard is tried again later");
                 node.world.clock.sleep(RETRY_PAUSE).await;
             }

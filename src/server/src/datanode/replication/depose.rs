@@ -20,6 +20,7 @@ impl DataNode {
             return;
         };
         tracing::info!(node = %self.config.name, shard, term = primary.term(), "no longer primary of the shard");
+        neorunbase_world::sometimes!("primary-deposed");
         let stopped = replica.shard.clone();
         stopped.stop();
         replica.role = Role::Follower(primary.clone().depose());
@@ -32,6 +33,7 @@ impl DataNode {
             };
             frame.positions.retain(|(member, _)| *member != shard);
             frame.missing -= usize::from(!(index == 0 && head_is_ready));
+            neorunbase_world::sometimes!("commit-voided-by-a-new-term");
             frame.is_voided = true;
             frame.step.voided(self, shard);
             others.extend(frame.positions.iter().map(|(member, _)| *member));

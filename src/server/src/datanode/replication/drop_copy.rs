@@ -42,6 +42,7 @@ impl DataNode {
         }
         self.replace_registry(&mut registry, changed).await?;
         for shard in dropped {
+            neorunbase_world::sometimes!("unwanted-copy-dropped");
             tracing::info!(node = %self.config.name, shard, "the copy of the shard is not wanted here any more");
             let replica = {
                 let mut replicas = self.replicas.lock();

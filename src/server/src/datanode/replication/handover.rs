@@ -52,6 +52,7 @@ impl DataNode {
             participant.is_some_and(|participant| participant.touches(reference.shard))
         };
         if shard.is_closed() && !has_something() {
+            neorunbase_world::sometimes!("transaction-sent-away-before-a-handover");
             return Err(Failure::StaleEpoch {
                 shard: reference.shard,
                 serving: None,
@@ -81,6 +82,7 @@ impl DataNode {
         {
             let mut replicas = self.replicas.lock();
             for (shard, current) in changed.into_iter().flatten() {
+                neorunbase_world::sometimes!("shard-handed-over");
                 tracing::info!(shard, ?current, "has handed the shard over");
                 self.configure_shard(&mut replicas, shard, current);
             }

@@ -16,6 +16,7 @@ impl DataNode {
         let changes = proposals.into_iter().map(|(shard, proposed)| async move {
             match change_shard(coordination, shard, &proposed).await {
                 Ok(current) => {
+                    neorunbase_world::sometimes!("in-sync-set-changed");
                     tracing::info!(shard, ?current, "the in-sync set has changed");
                     Some((shard, current))
                 }

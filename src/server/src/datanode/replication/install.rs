@@ -180,6 +180,9 @@ impl DataNode {
             let Some(replica) = replicas.shards.get_mut(&shard) else {
                 return Ok(());
             };
+            if replica.is_installing {
+                neorunbase_world::sometimes!("copy-of-a-shard-begun-again");
+            }
             replica.is_installing = true;
             replica.shard.clone()
         };
@@ -252,6 +255,7 @@ impl DataNode {
         replica.is_installing = false;
         replica.shard = installed.clone();
         self.shards.write().insert(shard, installed);
+        neorunbase_world::sometimes!("copy-of-a-shard-received");
         tracing::info!(node = %self.config.name, shard, ?position, "has received a copy of the shard");
         Ok(Taken::Yes)
     }

@@ -77,6 +77,7 @@ impl DataNode {
             shard = shard.id,
             "found a prepared transaction in the log"
         );
+        neorunbase_world::sometimes!("prepared-transaction-found-in-the-log");
         let participation = Participation {
             anchor: prepare.anchor,
             participants: prepare.participants.clone(),

@@ -134,6 +134,7 @@ impl DataNode {
                 }) = replica
                     && before.promoted(name).as_ref() == Some(&current)
                 {
+                    neorunbase_world::sometimes!("term-renewed-after-a-restart");
                     follower.renewed(&before);
                 }
                 self.configure_shard(&mut replicas, shard, current);
@@ -183,6 +184,7 @@ impl DataNode {
                 Err(_) => return,
             }
         };
+        neorunbase_world::sometimes!("term-begun");
         tracing::info!(node = %self.config.name, shard, term, "begins a term as primary of the shard");
         self.start_shippers();
         let position = LogPosition {
