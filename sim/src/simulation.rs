@@ -10,11 +10,17 @@ use std::time::Duration;
 use madsim::rand::RngCore;
 use neorunbase_fault_injection::{DiskCrash, Nemesis};
 use neorunbase_workloads::bank::Bank;
+use neorunbase_workloads::counters::Counters;
+use neorunbase_workloads::deadlocks::Deadlocks;
 use neorunbase_workloads::definitions::Definitions;
 use neorunbase_workloads::durability::Durability;
 use neorunbase_workloads::list_append::{Level, ListAppend};
+use neorunbase_workloads::long_fork::LongFork;
 use neorunbase_workloads::predicate_skew::PredicateSkew;
+use neorunbase_workloads::registers::Registers;
+use neorunbase_workloads::ring::Ring;
 use neorunbase_workloads::savepoint_locks::SavepointLocks;
+use neorunbase_workloads::secondary_index::SecondaryIndex;
 use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 use parking_lot::Mutex;
 
@@ -138,6 +144,12 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         Arc::new(SavepointLocks::new("savepoint_rows", shards)),
         Arc::new(PredicateSkew::new("teams", shards)),
         Arc::new(Definitions::new("defined", shards)),
+        Arc::new(Ring::new("ring_nodes", configuration.accounts, shards)),
+        Arc::new(Registers::new("registers", shards)),
+        Arc::new(LongFork::new("written_once", shards)),
+        Arc::new(Counters::new("counters", shards)),
+        Arc::new(SecondaryIndex::new("categorized", shards)),
+        Arc::new(Deadlocks::new("crossed", shards)),
     ]
 }
 

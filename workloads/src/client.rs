@@ -216,6 +216,34 @@ impl Client {
             .collect())
     }
 
+    /// The rows of `sql` by the simple protocol, all of whose values are numbers.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn numbers(&self, sql: &str) -> CallResult<Vec<Vec<i64>>> {
+        let rows = self.rows(sql).await?;
+        rows.iter()
+            .map(|row| row.iter().map(|value| number(Some(value))).collect())
+            .collect()
+    }
+
+    /// The two numbers of each row of `sql`, in their order. A row that comes twice is there twice.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn pairs(&self, sql: &str) -> CallResult<Vec<(i64, i64)>> {
+        let rows = self.numbers(sql).await?;
+        let mut pairs = rows
+            .iter()
+            .map(|row| match row.as_slice() {
+                [first, second] => Ok((*first, *second)),
+                row => Err(CallError::Nonsense(format!("expected two columns, got {row:?}"))),
+            })
+            .collect::<CallResult<Vec<_>>>()?;
+        pairs.sort_unstable();
+        Ok(pairs)
+    }
+
     /// Prepares a statement for this connection.
     ///
     /// # Errors

@@ -8,13 +8,20 @@
 pub mod bank;
 pub mod checker;
 pub mod client;
+pub mod counters;
+pub mod deadlocks;
 pub mod definitions;
 pub mod drive;
 pub mod durability;
 pub mod history;
 pub mod list_append;
+pub mod long_fork;
 pub mod predicate_skew;
+pub mod registers;
+pub mod ring;
 pub mod savepoint_locks;
+mod second_connection;
+pub mod secondary_index;
 pub mod workload;
 
 pub use client::{CallError, Client, ClientWorld, Target};

@@ -37,11 +37,17 @@ mod outside {
     use clap::Parser;
     use neorunbase_operating_system::{OsClock, TcpNetwork, TokioSpawner};
     use neorunbase_workloads::bank::Bank;
+    use neorunbase_workloads::counters::Counters;
+    use neorunbase_workloads::deadlocks::Deadlocks;
     use neorunbase_workloads::definitions::Definitions;
     use neorunbase_workloads::durability::Durability;
     use neorunbase_workloads::list_append::{Level, ListAppend};
+    use neorunbase_workloads::long_fork::LongFork;
     use neorunbase_workloads::predicate_skew::PredicateSkew;
+    use neorunbase_workloads::registers::Registers;
+    use neorunbase_workloads::ring::Ring;
     use neorunbase_workloads::savepoint_locks::SavepointLocks;
+    use neorunbase_workloads::secondary_index::SecondaryIndex;
     use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 
     /// Runs a workload against a PostgreSQL port and checks that the database kept its promises.
@@ -57,7 +63,8 @@ mod outside {
         #[arg(long, default_value = "neorunbase")]
         database: String,
         /// bank, durability, list-append-read-committed, list-append-repeatable-read, list-append-serializable,
-        /// savepoint-locks, predicate-skew, definitions, or all.
+        /// savepoint-locks, predicate-skew, definitions, ring, registers, long-fork, counters, secondary-index,
+        /// deadlocks, or all.
         #[arg(long, default_value = "all")]
         workload: String,
         /// How long clients run.
@@ -120,6 +127,12 @@ mod outside {
             Arc::new(SavepointLocks::new("savepoint_rows", shards)),
             Arc::new(PredicateSkew::new("teams", shards)),
             Arc::new(Definitions::new("defined", shards)),
+            Arc::new(Ring::new("ring_nodes", 8, shards)),
+            Arc::new(Registers::new("registers", shards)),
+            Arc::new(LongFork::new("written_once", shards)),
+            Arc::new(Counters::new("counters", shards)),
+            Arc::new(SecondaryIndex::new("categorized", shards)),
+            Arc::new(Deadlocks::new("crossed", shards)),
         ];
         let chosen: Vec<_> = all
             .into_iter()

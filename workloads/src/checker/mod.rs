@@ -1,9 +1,16 @@
 //! Judges of histories. Each has negative twins in its tests: histories that it must reject.
 
 pub mod bank;
+pub mod counters;
+pub mod deadlocks;
 pub mod definitions;
 pub mod durability;
 pub mod graph;
+pub mod linearizability;
 pub mod list_append;
+pub mod long_fork;
 pub mod predicate_skew;
+pub mod registers;
+pub mod ring;
 pub mod savepoint_locks;
+pub mod secondary_index;
