@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what is missing, and only that: ci/install-packages.sh build|test
 #   build  a C++ compiler and libclang for RocksDB's bindings, psql to connect with, the Rust toolchain
-#   test   also ZooKeeper with Java, the PostgreSQL 15 server to compare with, and Python 3
+#   test   also ZooKeeper with Java, the PostgreSQL 15 server to compare with, Python 3, and what cuts networks and makes disks
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 purpose=${1:-build}
@@ -23,6 +23,9 @@ if [ "$purpose" = test ]; then
         "zookeeper:test -e /usr/share/java/zookeeper.jar"
         "python3:command -v python3"
         "procps:command -v ps"
+        "iproute2:PATH=$PATH:/usr/sbin:/sbin command -v ip"
+        "nftables:PATH=$PATH:/usr/sbin:/sbin command -v nft"
+        "e2fsprogs:PATH=$PATH:/usr/sbin:/sbin command -v mkfs.ext4"
     )
 fi
 missing=()

@@ -16,6 +16,7 @@ import time
 
 import pg_client
 from checks import Checks, note
+from placements import are_complete, is_even, placements, wait_until
 from processes import MultiProcess
 from transfers import ACCOUNTS, CLIENT_PATIENCE, Ledger, client, create_tables, verify
 
@@ -29,41 +30,6 @@ REPAIRED_WITHIN_SECONDS = 120
 def has_tables(server):
     create_tables(server, "SHARDS 6 REPLICAS 2")
     return True
-
-
-def placements(server):
-    with server.connect(timeout=30) as connection:
-        rows = connection.query("SELECT primary_node, in_sync, replicas_wanted FROM neorunbase_shards")
-    return [(primary, in_sync.split(", "), int(wanted)) for primary, in_sync, wanted in rows]
-
-
-def are_complete(server, without):
-    """Whether every shard has all its copies in sync, none of them on `without`."""
-    shards = placements(server)
-    return bool(shards) and all(
-        len(in_sync) >= wanted and without not in in_sync for _, in_sync, wanted in shards
-    )
-
-
-def is_even(server, nodes):
-    """Whether no node holds, or leads, more than one shard more than another."""
-    shards = placements(server)
-    copies = collections.Counter(name for _, in_sync, _ in shards for name in in_sync)
-    leads = collections.Counter(primary for primary, _, _ in shards)
-    counts = [*(sorted(counter.values()) for counter in (copies, leads))]
-    return are_complete(server, None) and all(len(count) == nodes and count[-1] - count[0] <= 1 for count in counts)
-
-
-def wait_until(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return True
-        except (pg_client.ServerError, pg_client.ConnectionBroken, OSError):
-            pass
-        time.sleep(0.5)
-    return False
 
 
 def seconds_until_all_take_writes(server, killed_at):

@@ -103,8 +103,8 @@ def environment(master_key=MASTER_KEY, password=PASSWORD):
 class Daemon:
     """One process of NeorunBase that can be started, killed and started again."""
 
-    def __init__(self, name, arguments, log):
-        self.name, self.arguments, self.log = name, arguments, log
+    def __init__(self, name, arguments, log, prefix=()):
+        self.name, self.arguments, self.log, self.prefix = name, arguments, log, prefix
         self.process = None
         self.output = []
         at_end(self.kill)
@@ -119,7 +119,7 @@ class Daemon:
         self.output = []
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [binary(), *self.arguments], env=environment(**secrets), stdout=subprocess.PIPE, stderr=log
+                [*self.prefix, binary(), *self.arguments], env=environment(**secrets), stdout=subprocess.PIPE, stderr=log
             )
 
     def wait_ready(self, patience=60):
@@ -190,13 +190,15 @@ class Daemon:
 class Clients:
     """How clients of a server connect: mixed into everything that has `port`, `user`, `password`, `database`."""
 
+    host = "127.0.0.1"
+
     def connect(self, **arguments):
         return self.connect_to(self.port, **arguments)
 
     def connect_to(self, port, **arguments):
         """To what listens there, as the server's user unless told otherwise."""
-        settings = dict(user=self.user, password=self.password, database=self.database)
-        return pg_client.Connection("127.0.0.1", port, **{**settings, **arguments})
+        settings = dict(host=self.host, port=port, user=self.user, password=self.password, database=self.database)
+        return pg_client.Connection(**{**settings, **arguments})
 
     def wait_until_it_serves(self, sql="SELECT 1", patience=60):
         """Tries until a statement succeeds; how long that took."""
@@ -216,7 +218,7 @@ class Clients:
     def client_environment(self):
         variables = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
         variables.update(
-            PGHOST="127.0.0.1",
+            PGHOST=self.host,
             PGPORT=str(self.port),
             PGUSER=self.user,
             PGPASSWORD=self.password,
@@ -245,82 +247,141 @@ class SingleProcess(Daemon, Clients):
         super().__init__("neorunbase start", arguments, f"{self.directory}/log")
 
 
-class ZooKeeper:
-    def __init__(self):
+class Here:
+    """Where processes run unless told otherwise: all on the loopback address."""
+
+    def address(self, _name):
+        return "127.0.0.1"
+
+    def prefix(self, _name):
+        """What the command line of a process begins with."""
+        return []
+
+
+class ZooKeeperServer:
+    """One server of an ensemble, or the only one, that can be killed and started again."""
+
+    def __init__(self, name="zookeeper", site=None):
         if not os.path.exists(ZOOKEEPER_JAR):
             sys.exit(f"{ZOOKEEPER_JAR} is missing (apt-get install zookeeper)")
-        directory = temporary_directory()
-        self.port = free_port()
-        with open(f"{directory}/zoo.cfg", "w") as file:
+        site = site or Here()
+        self.name, self.prefix = name, site.prefix(name)
+        self.address, self.port = site.address(name), free_port()
+        self.directory = temporary_directory()
+        self.peer_ports = f"{free_port()}:{free_port()}"
+        self.process = None
+        at_end(self.kill)
+
+    def configure(self, members):
+        """`members` is the whole ensemble, this server among them."""
+        os.makedirs(f"{self.directory}/data", exist_ok=True)
+        with open(f"{self.directory}/zoo.cfg", "w") as file:
             file.write(
-                f"tickTime=500\ndataDir={directory}/data\nclientPort={self.port}\nclientPortAddress=127.0.0.1\n"
-                "admin.enableServer=false\nminSessionTimeout=1000\nmaxClientCnxns=0\n"
+                f"tickTime=500\ninitLimit=20\nsyncLimit=8\ndataDir={self.directory}/data\nclientPort={self.port}\n"
+                f"clientPortAddress={self.address}\nadmin.enableServer=false\nminSessionTimeout=1000\nmaxClientCnxns=0\n"
             )
-        with open(f"{directory}/log4j.properties", "w") as file:
+            if len(members) > 1:
+                for number, member in enumerate(members, 1):
+                    file.write(f"server.{number}={member.address}:{member.peer_ports}\n")
+        with open(f"{self.directory}/data/myid", "w") as file:
+            file.write(f"{members.index(self) + 1}\n")
+        with open(f"{self.directory}/log4j.properties", "w") as file:
             file.write("log4j.rootLogger=OFF\n")
+
+    def launch(self):
         self.process = subprocess.Popen(
-            ["java", "-Xmx128m", "-cp", f"{directory}:{ZOOKEEPER_JAR}",
-             "org.apache.zookeeper.server.quorum.QuorumPeerMain", f"{directory}/zoo.cfg"],
+            [*self.prefix, "java", "-Xmx128m", "-cp", f"{self.directory}:{ZOOKEEPER_JAR}",
+             "org.apache.zookeeper.server.quorum.QuorumPeerMain", f"{self.directory}/zoo.cfg"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
-        at_end(self.stop)
-        deadline = time.monotonic() + 60
+
+    def wait_listening(self, patience=60):
+        deadline = time.monotonic() + patience
         while True:
             try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
+                socket.create_connection((self.address, self.port), timeout=1).close()
                 return
             except OSError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     sys.exit("ZooKeeper does not start")
                 time.sleep(0.1)
 
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
+    def is_running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self):
+        """As a crash: SIGKILL."""
+        if self.process:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+class ZooKeeper:
+    """An ensemble of `servers` processes; one of them is a ZooKeeper as well."""
+
+    def __init__(self, servers=1, site=None):
+        names = ["zookeeper"] if servers == 1 else [f"zookeeper-{number}" for number in range(1, servers + 1)]
+        self.servers = [ZooKeeperServer(name, site) for name in names]
+        for server in self.servers:
+            server.configure(self.servers)
+            server.launch()
+        for server in self.servers:
+            server.wait_listening()
+
+    def addresses(self):
+        return ",".join(f"{server.address}:{server.port}" for server in self.servers)
 
 
 class MultiProcess(Clients):
-    """A coordinator and data nodes as processes of their own, with a real ZooKeeper."""
+    """Coordinators and data nodes as processes of their own, with a real ZooKeeper."""
 
     user, password, database = "admin", PASSWORD, "neorunbase"
 
-    def __init__(self, data_nodes=2, coordinators=1):
-        self.zookeeper = ZooKeeper()
+    def __init__(self, data_nodes=2, coordinators=1, site=None, zookeepers=1, settings="", directories=None):
+        """`settings`: more lines for the coordinators. `directories`: by name, for what is not kept in the test's own."""
+        self.site = site or Here()
+        self.directories = directories or {}
+        self.zookeeper = ZooKeeper(zookeepers, self.site)
         self.directory = temporary_directory()
         self.ports = [free_port() for _ in range(coordinators)]
         self.admin_ports = [free_port() for _ in range(coordinators)]
         self.port, self.admin_port = self.ports[0], self.admin_ports[0]
         self.connections = itertools.count()
-        section = (
-            f'\n[zookeeper]\nservers = "127.0.0.1:{self.zookeeper.port}"\nroot = "/test"\nsession_timeout_seconds = 3\n'
-        )
+        names = ["coordinator", *(f"coordinator-{number}" for number in range(2, coordinators + 1))]
+        self.hosts = [self.site.address(name) for name in names]
+        self.host = self.hosts[0]
         self.coordinators = [
             self._daemon(
                 "coordinator",
-                "coordinator" if number == 1 else f"coordinator-{number}",
-                f'pg_address = "127.0.0.1:{port}"\nadmin_address = "127.0.0.1:{admin_port}"\n',
-                section,
+                name,
+                f'pg_address = "{host}:{port}"\nadmin_address = "{host}:{admin_port}"\n{settings}',
             )
-            for number, (port, admin_port) in enumerate(zip(self.ports, self.admin_ports), 1)
+            for name, host, port, admin_port in zip(names, self.hosts, self.ports, self.admin_ports)
         ]
         self.coordinator = self.coordinators[0]
-        self.data_nodes = [
-            self._daemon(
-                "datanode",
-                f"datanode-{number}",
-                f'admin_address = "127.0.0.1:{free_port()}"\n',
-                section,
-            )
-            for number in range(1, data_nodes + 1)
-        ]
+        self.data_nodes = [self._data_node(number) for number in range(1, data_nodes + 1)]
         self.daemons = [*self.data_nodes, *self.coordinators]
 
-    def _daemon(self, command, name, lines, section):
+    def _data_node(self, number):
+        name = f"datanode-{number}"
+        return self._daemon("datanode", name, f'admin_address = "{self.site.address(name)}:{free_port()}"\n')
+
+    def _daemon(self, command, name, lines):
         path = f"{self.directory}/{name}.toml"
+        data = self.directories.get(name, f"{self.directory}/{name}")
         with open(path, "w") as file:
-            file.write(f'name = "{name}"\ndata_directory = "{self.directory}/{name}"\n')
-            file.write(f'internal_address = "127.0.0.1:{free_port()}"\n{lines}{section}')
-        return Daemon(name, [command, "--config", path], f"{self.directory}/{name}.log")
+            file.write(f'name = "{name}"\ndata_directory = "{data}"\n')
+            file.write(f'internal_address = "{self.site.address(name)}:{free_port()}"\n{lines}')
+            file.write(f'\n[zookeeper]\nservers = "{self.zookeeper.addresses()}"\nroot = "/test"\n')
+        return Daemon(name, [command, "--config", path], f"{self.directory}/{name}.log", self.site.prefix(name))
+
+    def add_data_node(self):
+        """One more data node, not started yet."""
+        node = self._data_node(len(self.data_nodes) + 1)
+        self.data_nodes.append(node)
+        self.daemons.insert(0, node)
+        return node
 
     def start(self, patience=60):
         """All at once, as an operator would; data nodes wait for their coordinator."""
@@ -338,9 +399,9 @@ class MultiProcess(Clients):
         """To one coordinator after the other, and to the next one if that cannot be reached, as libpq's host lists do."""
         first = next(self.connections)
         for attempt in range(len(self.ports)):
-            port = self.ports[(first + attempt) % len(self.ports)]
+            chosen = (first + attempt) % len(self.ports)
             try:
-                return self.connect_to(port, **arguments)
+                return self.connect_to(self.ports[chosen], host=self.hosts[chosen], **arguments)
             except pg_client.ConnectionBroken:
                 if attempt + 1 == len(self.ports):
                     raise
