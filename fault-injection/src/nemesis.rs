@@ -14,6 +14,8 @@ pub trait Victim: Send + Sync {
     async fn sleep(&self, duration: Duration);
     /// Nodes that a whole power loss takes down.
     fn servers(&self) -> Vec<NodeName>;
+    /// The nodes of the coordination service.
+    fn coordination(&self) -> Vec<NodeName>;
     /// All nodes.
     fn nodes(&self) -> Vec<NodeName>;
     /// Takes a node down; nothing happens if it is down.
@@ -34,7 +36,7 @@ pub trait Victim: Send + Sync {
     fn fail_next_sync(&self, node: &str);
     /// Crashes a machine in the middle of the sync that follows `after_syncs` more, and brings it up again later.
     fn crash_in_sync(&self, node: &str, after_syncs: u32, down: Duration, disk: DiskCrash);
-    /// Forgets crashes that are still to come.
+    /// Forgets crashes and restarts that are still to come.
     fn disarm(&self);
     /// Stops a node's processor.
     fn pause(&self, node: &str);
@@ -42,11 +44,24 @@ pub trait Victim: Send + Sync {
     fn resume(&self, node: &str);
     /// Ends a node's session with the coordination service.
     fn expire_session(&self, node: &str);
+    /// Closes the connection of a node's session with the coordination service, and keeps it from coming back (or lets it).
+    fn disconnect(&self, node: &str, is_kept_away: bool);
+    /// Sets by how much a node's server of the coordination service is behind the others, and whether reads there wait until
+    /// it has caught up or show the past.
+    fn lag(&self, node: &str, lag: Duration, is_stale: bool);
+    /// Sets how many deliveries between two nodes get lost at first: one in so many; 0: none.
+    fn lossy_link(&self, one: &str, other: &str, one_in: u32);
+    /// Resets up to so many connections of a node.
+    fn reset_connections(&self, node: &str, connections: u32);
+    /// Restarts servers one after the other, each when the one before is back.
+    fn rolling_restart(&self, nodes: &[NodeName], is_graceful: bool, down: Duration);
+    /// Takes a machine down, flips a bit of its log where that can be survived, and brings it up again later.
+    fn rot(&self, node: &str, down: Duration);
     /// Writes down what was done.
     fn note(&self, what: &str);
 }
 
-/// What ends a fault.
+/// What ends a fault, or is a later part of one.
 #[derive(Debug)]
 enum Relief {
     Restart(Vec<NodeName>),
@@ -55,6 +70,13 @@ enum Relief {
     FastDisk(NodeName),
     RoomOnDisk(NodeName),
     Resume(NodeName),
+    /// Not a relief: does not happen any more when everything heals.
+    Cut(Vec<(NodeName, NodeName)>, CutSilence),
+    /// Not a relief either.
+    Disconnect(NodeName),
+    Reconnect(NodeName),
+    UpToDate(Vec<NodeName>),
+    SoundLink(NodeName, NodeName),
 }
 
 /// Breaks things by a plan.
@@ -117,10 +139,11 @@ impl<'a> Nemesis<'a> {
     fn strike(&mut self, scheduled: &ScheduledFault) {
         let fault = &scheduled.fault;
         let victim = self.victim;
+        let at_ms = scheduled.at_ms;
         victim.note(&format!("{fault:?}"));
         *self.carried_out.entry(fault.kind()).or_default() += 1;
         // A kill and a restart at the same instant meet tasks that are not gone yet.
-        let until_ms = scheduled.at_ms + fault.lasts_ms().max(2);
+        let until_ms = at_ms + fault.lasts_ms().max(2);
         match fault {
             Fault::Kill {
                 node, disk, silent, ..
@@ -187,6 +210,75 @@ impl<'a> Nemesis<'a> {
                 self.relieve_at(until_ms, Relief::Resume(node.clone()));
             }
             Fault::ExpireSession { node } => victim.expire_session(node),
+            Fault::Disconnect {
+                node,
+                times,
+                apart_ms,
+                for_ms,
+            } => {
+                for time in 0..u64::from(*times) {
+                    let begins_ms = at_ms + time * apart_ms;
+                    self.relieve_at(begins_ms, Relief::Disconnect(node.clone()));
+                    self.relieve_at(begins_ms + for_ms, Relief::Reconnect(node.clone()));
+                }
+            }
+            Fault::Lag {
+                node,
+                lag_ms,
+                is_stale,
+                ..
+            } => {
+                victim.lag(node, Duration::from_millis(*lag_ms), *is_stale);
+                self.relieve_at(until_ms, Relief::UpToDate(vec![node.clone()]));
+            }
+            Fault::Lonely {
+                node,
+                peers,
+                blind,
+                for_ms,
+                silence,
+            } => {
+                self.blind(blind, *for_ms, until_ms);
+                let others = peers.iter().cloned().chain(victim.coordination());
+                let links = others.flat_map(|other| [(node.clone(), other.clone()), (other, node.clone())]);
+                self.cut(links.collect(), *silence, until_ms);
+            }
+            Fault::Zombie { node, blind, for_ms } => {
+                // What they know stays old for a little longer than the zombie sleeps.
+                self.blind(blind, for_ms + 500, until_ms + 500);
+                victim.pause(node);
+                self.relieve_at(until_ms, Relief::Resume(node.clone()));
+            }
+            Fault::Swizzle { nodes, silence } => {
+                for swizzled in nodes {
+                    let links = links_between(std::slice::from_ref(&swizzled.node), &victim.nodes(), &[]);
+                    self.relieve_at(at_ms + swizzled.from_ms, Relief::Cut(links.clone(), *silence));
+                    self.relieve_at(at_ms + swizzled.until_ms, Relief::Heal(links));
+                }
+            }
+            Fault::RollingRestart {
+                nodes,
+                is_graceful,
+                down_ms,
+            } => victim.rolling_restart(nodes, *is_graceful, Duration::from_millis(*down_ms)),
+            Fault::BitRot { node, down_ms } => victim.rot(node, Duration::from_millis(*down_ms)),
+            Fault::LossyLink {
+                one, other, one_in, ..
+            } => {
+                victim.lossy_link(one, other, *one_in);
+                self.relieve_at(until_ms, Relief::SoundLink(one.clone(), other.clone()));
+            }
+            Fault::Reset { node, connections } => victim.reset_connections(node, *connections),
+        }
+    }
+
+    /// What nodes know of the cluster stands still.
+    fn blind(&mut self, nodes: &[NodeName], for_ms: u64, until_ms: u64) {
+        for node in nodes {
+            self.victim.lag(node, Duration::from_millis(for_ms), false);
+        }
+        if !nodes.is_empty() {
+            self.relieve_at(until_ms, Relief::UpToDate(nodes.to_vec()));
         }
     }
 
@@ -206,6 +298,15 @@ impl<'a> Nemesis<'a> {
             Relief::RoomOnDisk(node) => victim.fill_disk(&node, false),
             Relief::FastDisk(node) => victim.slow_disk(&node, Duration::ZERO),
             Relief::Resume(node) => victim.resume(&node),
+            Relief::Cut(links, silence) => {
+                links.iter().for_each(|(from, to)| victim.cut(from, to, silence));
+            }
+            Relief::Disconnect(node) => victim.disconnect(&node, true),
+            Relief::Reconnect(node) => victim.disconnect(&node, false),
+            Relief::UpToDate(nodes) => nodes
+                .iter()
+                .for_each(|node| victim.lag(node, Duration::ZERO, false)),
+            Relief::SoundLink(one, other) => victim.lossy_link(&one, &other, 0),
         }
     }
 
@@ -213,10 +314,13 @@ impl<'a> Nemesis<'a> {
         self.victim.note("everything heals");
         self.victim.disarm();
         for relief in std::mem::take(&mut self.reliefs).into_values() {
-            self.relieve(relief);
+            if !matches!(relief, Relief::Cut(..) | Relief::Disconnect(_)) {
+                self.relieve(relief);
+            }
         }
     }
 }
+
 /// Both directions between `side` and the other nodes, but for the links that are `spared`.
 fn links_between(
     side: &[NodeName],

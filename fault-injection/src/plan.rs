@@ -1,8 +1,5 @@
 //! What breaks, when, and for how long.
 
-use rand::rngs::SmallRng;
-use rand::seq::IndexedRandom;
-use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 /// A process, by the name of its machine.
@@ -140,6 +137,104 @@ pub enum Fault {
         /// Whose.
         node: NodeName,
     },
+    /// A node's connection to the coordination service is closed, and kept from coming back for a while. Its session runs on.
+    Disconnect {
+        /// Whose.
+        node: NodeName,
+        /// How many times.
+        times: u32,
+        /// From one time to the next, in milliseconds.
+        apart_ms: u64,
+        /// For how long each time, in milliseconds.
+        for_ms: u64,
+    },
+    /// A node is served by a server of the coordination service that is behind the others: watches and answers are late.
+    Lag {
+        /// Which.
+        node: NodeName,
+        /// By how much, in milliseconds.
+        lag_ms: u64,
+        /// Whether reads do not wait until the server has caught up, but show the past.
+        is_stale: bool,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// A node is cut off from the coordination service and its peers, but not from those whom it serves: a primary, or a
+    /// leader, that does not hear of its successor.
+    Lonely {
+        /// Which.
+        node: NodeName,
+        /// The peers that it is cut off from.
+        peers: Vec<NodeName>,
+        /// Those whom it serves and who do not hear of its successor either: what they know of the cluster stands still.
+        blind: Vec<NodeName>,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+        /// What connections notice.
+        silence: CutSilence,
+    },
+    /// A node stands still for longer than its leases, and is still asked when it goes on.
+    Zombie {
+        /// Which.
+        node: NodeName,
+        /// Those who do not hear of its successor.
+        blind: Vec<NodeName>,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Nodes are cut off from everybody one after the other, and come back in another order.
+    Swizzle {
+        /// In the order in which they are cut off.
+        nodes: Vec<Swizzled>,
+        /// What connections notice.
+        silence: CutSilence,
+    },
+    /// All servers restart one after the other, each when the one before is back.
+    RollingRestart {
+        /// In this order.
+        nodes: Vec<NodeName>,
+        /// They are asked to shut down, instead of being killed.
+        is_graceful: bool,
+        /// How long each stays down, in milliseconds.
+        down_ms: u64,
+    },
+    /// A machine goes down, and when it comes back a bit of its log is another one. Nothing happens where that could be the
+    /// only copy.
+    BitRot {
+        /// Which.
+        node: NodeName,
+        /// How long it stays down, in milliseconds.
+        down_ms: u64,
+    },
+    /// Packets between two nodes get lost now and then: what was sent is late, and so is all that follows it.
+    LossyLink {
+        /// One end.
+        one: NodeName,
+        /// The other end.
+        other: NodeName,
+        /// One delivery in so many.
+        one_in: u32,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
+    /// Some of a node's connections are reset, each by itself.
+    Reset {
+        /// Whose.
+        node: NodeName,
+        /// How many of them, at most.
+        connections: u32,
+    },
+}
+
+/// A node of [`Fault::Swizzle`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Swizzled {
+    /// Which.
+    pub node: NodeName,
+    /// When it is cut off, in milliseconds after the fault begins.
+    pub from_ms: u64,
+    /// When it comes back, in milliseconds after the fault begins.
+    pub until_ms: u64,
 }
 
 impl Fault {
@@ -163,6 +258,15 @@ impl Fault {
             Self::CrashInSync { .. } => "crash in a sync",
             Self::Pause { .. } => "pause",
             Self::ExpireSession { .. } => "expired session",
+            Self::Disconnect { .. } => "disconnected session",
+            Self::Lag { .. } => "lagging coordination",
+            Self::Lonely { .. } => "lonely node",
+            Self::Zombie { .. } => "zombie",
+            Self::Swizzle { .. } => "swizzle",
+            Self::RollingRestart { .. } => "rolling restart",
+            Self::BitRot { .. } => "bit rot",
+            Self::LossyLink { .. } => "lossy link",
+            Self::Reset { .. } => "reset connections",
         }
     }
 
@@ -176,8 +280,24 @@ impl Fault {
             | Self::SlowLink { for_ms, .. }
             | Self::SlowDisk { for_ms, .. }
             | Self::FullDisk { for_ms, .. }
-            | Self::Pause { for_ms, .. } => *for_ms,
-            Self::SyncError { .. } | Self::CrashInSync { .. } | Self::ExpireSession { .. } => 0,
+            | Self::Pause { for_ms, .. }
+            | Self::Lag { for_ms, .. }
+            | Self::Lonely { for_ms, .. }
+            | Self::Zombie { for_ms, .. }
+            | Self::LossyLink { for_ms, .. } => *for_ms,
+            Self::Disconnect {
+                times,
+                apart_ms,
+                for_ms,
+                ..
+            } => u64::from(times.saturating_sub(1)) * apart_ms + for_ms,
+            Self::Swizzle { nodes, .. } => nodes.iter().map(|node| node.until_ms).max().unwrap_or(0),
+            Self::SyncError { .. }
+            | Self::CrashInSync { .. }
+            | Self::ExpireSession { .. }
+            | Self::RollingRestart { .. }
+            | Self::BitRot { .. }
+            | Self::Reset { .. } => 0,
         }
     }
 }
@@ -203,267 +323,25 @@ pub struct FaultPlan {
 /// What there is to break.
 #[derive(Clone, Debug, Default)]
 pub struct Topology {
-    /// Nodes with a disk and a session that may be killed.
-    pub servers: Vec<NodeName>,
+    /// The Coordinators.
+    pub coordinators: Vec<NodeName>,
+    /// The Data Nodes.
+    pub data_nodes: Vec<NodeName>,
+    /// Whether the shards have several copies.
+    pub is_replicated: bool,
     /// The node of the coordination service: crashed rarely, as it is a quorum in the real world.
     pub coordination: Vec<NodeName>,
     /// Nodes of clients: only their links break.
     pub clients: Vec<NodeName>,
 }
 
-/// The kinds that a seed turns on or off.
-const KINDS: [&str; 14] = [
-    "kill",
-    "crash",
-    "power",
-    "cut",
-    "one-way",
-    "isolate",
-    "split",
-    "slow-link",
-    "slow-disk",
-    "full-disk",
-    "sync-error",
-    "crash-in-sync",
-    "pause",
-    "expire",
-];
-
-impl FaultPlan {
-    /// Draws a plan for `length_ms` of running clients: a random subset of kinds, each seed with its own intensity.
-    pub fn draw(seed: u64, topology: &Topology, length_ms: u64) -> Self {
-        let mut random = SmallRng::seed_from_u64(seed ^ 0x6e65_6d65_7369_7321);
-        let final_power_loss = match random.random_range(0..4) {
-            0 => None,
-            1 => Some(DiskCrash::Lost),
-            _ => Some(DiskCrash::Torn),
-        };
-        // One seed in ten breaks nothing: what fails there fails without an excuse.
-        if topology.servers.is_empty() || random.random_bool(0.1) {
-            return Self {
-                faults: Vec::new(),
-                final_power_loss,
-            };
-        }
-        // One in five only crashes machines, often, at the worst moment: logs must survive torn tails in any number.
-        let (kinds, mean_gap_ms) = if random.random_bool(0.2) {
-            (vec!["crash-in-sync"], 800)
-        } else {
-            let share = *[0.2, 0.4, 0.7].choose(&mut random).unwrap_or(&0.4);
-            let kinds: Vec<&str> = KINDS.into_iter().filter(|_| random.random_bool(share)).collect();
-            let kinds = if kinds.is_empty() { vec!["crash"] } else { kinds };
-            let gap = *[1_500, 4_000, 9_000].choose(&mut random).unwrap_or(&4_000);
-            (kinds, gap)
-        };
-        let mut faults = Vec::new();
-        let mut at_ms = random.random_range(500..=mean_gap_ms.max(1_000));
-        while at_ms < length_ms {
-            let kind = kinds.choose(&mut random).copied().unwrap_or("crash");
-            let fault = draw_fault(kind, topology, &mut random);
-            faults.push(ScheduledFault { at_ms, fault });
-            at_ms += random.random_range(100..=2 * mean_gap_ms);
-        }
-        Self {
-            faults,
-            final_power_loss,
-        }
-    }
-}
-
-/// A side, and the links to the rest that hold. The coordination service is never on it.
-fn draw_split(topology: &Topology, random: &mut SmallRng) -> (Vec<NodeName>, Vec<(NodeName, NodeName)>) {
-    let mut side: Vec<NodeName> = Vec::new();
-    side.extend(
-        topology
-            .servers
+impl Topology {
+    /// Nodes with a disk and a session that may be killed.
+    pub fn servers(&self) -> Vec<NodeName> {
+        self.coordinators
             .iter()
-            .filter(|_| random.random_bool(0.35))
-            .cloned(),
-    );
-    side.extend(
-        topology
-            .clients
-            .iter()
-            .filter(|_| random.random_bool(0.5))
-            .cloned(),
-    );
-    if side.is_empty() {
-        side.extend(topology.servers.choose(random).cloned());
-    }
-    let share = *[0.0, 0.1, 0.3].choose(random).unwrap_or(&0.0);
-    let all = topology.servers.iter().chain(&topology.clients);
-    let others: Vec<&NodeName> = all.filter(|node| !side.contains(node)).collect();
-    let mut spared = Vec::new();
-    for one in &side {
-        for other in &others {
-            if random.random_bool(share) {
-                spared.push((one.clone(), (*other).clone()));
-            }
-        }
-    }
-    (side, spared)
-}
-
-fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
-    let server = topology.servers.choose(random).cloned().unwrap_or_default();
-    let for_ms = duration(random);
-    let disk = if random.random_bool(0.7) {
-        DiskCrash::Torn
-    } else {
-        DiskCrash::Lost
-    };
-    let silence = if random.random_bool(0.5) {
-        CutSilence::Hangs
-    } else {
-        CutSilence::Resets
-    };
-    match kind {
-        "kill" | "crash" => {
-            let coordination = (random.random_range(0..8) == 0)
-                .then(|| topology.coordination.choose(random).cloned())
-                .flatten();
-            Fault::Kill {
-                node: coordination.unwrap_or(server),
-                down_ms: random.random_range(1..=3_000),
-                disk: if kind == "kill" { DiskCrash::Kept } else { disk },
-                silent: kind == "crash" && random.random_bool(0.5),
-            }
-        }
-        "power" => Fault::PowerLoss {
-            down_ms: random.random_range(1..=2_000),
-            disk,
-        },
-        "cut" | "one-way" => {
-            let (one, other) = link(topology, random);
-            Fault::Cut {
-                from: one,
-                to: other,
-                both_ways: kind == "cut",
-                for_ms,
-                silence,
-            }
-        }
-        "split" => {
-            let (side, spared) = draw_split(topology, random);
-            Fault::Split {
-                side,
-                spared,
-                for_ms,
-                silence,
-            }
-        }
-        "isolate" => Fault::Isolate {
-            node: server,
-            for_ms,
-            silence,
-        },
-        "slow-link" => {
-            let (one, other) = link(topology, random);
-            Fault::SlowLink {
-                one,
-                other,
-                delay_ms: random.random_range(5..=400),
-                for_ms: 2 * for_ms,
-            }
-        }
-        "slow-disk" => Fault::SlowDisk {
-            node: server,
-            delay_ms: random.random_range(5..=300),
-            for_ms: 2 * for_ms,
-        },
-        "full-disk" => Fault::FullDisk { node: server, for_ms },
-        "sync-error" => Fault::SyncError { node: server },
-        "crash-in-sync" => Fault::CrashInSync {
-            node: server,
-            after_syncs: random.random_range(0..10),
-            down_ms: random.random_range(2..=800),
-            disk,
-        },
-        "pause" => Fault::Pause { node: server, for_ms },
-        _ => Fault::ExpireSession { node: server },
-    }
-}
-
-/// Mostly blips, sometimes longer than deadlines and sessions.
-fn duration(random: &mut SmallRng) -> u64 {
-    match random.random_range(0..3) {
-        0 => random.random_range(5..=300),
-        1 => random.random_range(300..=3_000),
-        _ => random.random_range(3_000..=9_000),
-    }
-}
-
-/// Two different nodes, at least one of them a server.
-fn link(topology: &Topology, random: &mut SmallRng) -> (NodeName, NodeName) {
-    let one = topology.servers.choose(random).cloned().unwrap_or_default();
-    let others: Vec<&NodeName> = topology
-        .servers
-        .iter()
-        .chain(&topology.coordination)
-        .chain(&topology.clients)
-        .filter(|name| **name != one)
-        .collect();
-    let other = others
-        .choose(random)
-        .map_or_else(String::new, |name| (*name).clone());
-    if random.random_bool(0.5) {
-        (one, other)
-    } else {
-        (other, one)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeSet;
-
-    use super::*;
-
-    fn topology() -> Topology {
-        Topology {
-            servers: vec!["coordinator-1".into(), "data-1".into(), "data-2".into()],
-            coordination: vec!["coordination".into()],
-            clients: vec!["client-1".into()],
-        }
-    }
-
-    #[test]
-    fn the_same_seed_draws_the_same_plan() {
-        for seed in 0..50 {
-            assert_eq!(
-                FaultPlan::draw(seed, &topology(), 60_000),
-                FaultPlan::draw(seed, &topology(), 60_000)
-            );
-        }
-        assert_ne!(
-            FaultPlan::draw(2, &topology(), 60_000),
-            FaultPlan::draw(3, &topology(), 60_000)
-        );
-    }
-
-    #[test]
-    fn all_kinds_come_up_and_all_seeds_differ_in_them() {
-        let mut kinds = BTreeSet::new();
-        let mut quiet = 0;
-        for seed in 0..200 {
-            let plan = FaultPlan::draw(seed, &topology(), 60_000);
-            quiet += usize::from(plan.faults.is_empty());
-            assert!(plan.faults.is_sorted_by_key(|fault| fault.at_ms));
-            for scheduled in &plan.faults {
-                assert!(scheduled.at_ms < 60_000);
-                kinds.insert(scheduled.fault.kind());
-                if let Fault::Cut { from, to, .. } = &scheduled.fault {
-                    assert_ne!(from, to);
-                }
-                if let Fault::Split { side, spared, .. } = &scheduled.fault {
-                    assert!(!side.is_empty() && !side.contains(&"coordination".to_owned()));
-                    let crosses =
-                        |(one, other): &(NodeName, NodeName)| side.contains(one) && !side.contains(other);
-                    assert!(spared.iter().all(crosses));
-                }
-            }
-        }
-        assert_eq!(kinds.len(), KINDS.len(), "{kinds:?}");
-        assert!((5..60).contains(&quiet), "{quiet} seeds without a fault");
+            .chain(&self.data_nodes)
+            .cloned()
+            .collect()
     }
 }

@@ -1,26 +1,29 @@
-//! The simulated machines: what runs on each, and how each of them can be broken.
+//! The simulated machines: what runs on each, and who starts it again.
+
+mod victim;
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use madsim::runtime::Handle;
 use madsim::task::NodeId;
 use neorunbase_coordination::{
-    ClientOptions, EmbeddedClient as SessionClient, EmbeddedService, RemoteClient,
+    ClientOptions, EmbeddedClient as SessionClient, EmbeddedService, RemoteClient, SessionId,
 };
-use neorunbase_fault_injection::{CutSilence, DiskCrash, Victim};
+use neorunbase_fault_injection::{DiskCrash, Victim};
+use neorunbase_server::cluster::ShardMap;
 use neorunbase_server::cluster::shard_map::read_shard_map;
 use neorunbase_storage::memory_engine::MemoryEngineFactory;
 use neorunbase_workloads::ClientWorld;
-use neorunbase_world::World;
+use neorunbase_world::{World, fault};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::configuration::{COORDINATION, Configuration};
 use crate::replicas::{self, Differences};
-use crate::roles::{self, COORDINATION_PORT};
+use crate::roles::{self, COORDINATION_PORT, Role};
 use crate::trace::{Trace, trace};
 use crate::world::clock::SimClock;
 use crate::world::disk::SimDisk;
@@ -41,6 +44,8 @@ struct Machine {
     clock: SimClock,
     /// The session of its present process.
     session: Mutex<Option<Arc<RemoteClient>>>,
+    /// Asks its present process, once that serves, to shut down, and where to tell that it has.
+    stopper: Mutex<Option<oneshot::Sender<oneshot::Sender<()>>>>,
     up: Mutex<bool>,
     failed_syncs_seen: Mutex<u64>,
 }
@@ -52,6 +57,12 @@ pub struct Cluster {
     fabric: Fabric,
     machines: BTreeMap<String, Machine>,
     service: Mutex<Option<Arc<EmbeddedService>>>,
+    /// Sessions that are kept from the coordination service, by node.
+    kept_away: Mutex<BTreeMap<String, SessionId>>,
+    /// Sessions whose server of the coordination service lags, by node.
+    lagging: Mutex<BTreeMap<String, SessionId>>,
+    /// Counts the times that faults that take their time were called off.
+    called_off: AtomicU64,
     /// Itself, for tasks that outlive a call.
     own: Weak<Self>,
     /// Processes that ended by themselves, and in which life of their machine.
@@ -70,6 +81,9 @@ impl Cluster {
             configuration.link_speed(),
             trace.clone(),
         );
+        if configuration.buggify {
+            fault::turn_on_buggify(configuration.seed);
+        }
         let (exits, exited) = mpsc::unbounded_channel();
         let cluster = Arc::new_cyclic(|weak: &Weak<Self>| {
             let machines = servers
@@ -94,6 +108,7 @@ impl Cluster {
                         engines: MemoryEngineFactory::new(),
                         clock: SimClock(configuration.clock_error(index)),
                         session: Mutex::new(None),
+                        stopper: Mutex::new(None),
                         up: Mutex::new(true),
                         failed_syncs_seen: Mutex::new(0),
                     };
@@ -106,6 +121,9 @@ impl Cluster {
                 fabric,
                 machines,
                 service: Mutex::new(None),
+                kept_away: Mutex::default(),
+                lagging: Mutex::default(),
+                called_off: AtomicU64::new(0),
                 own: weak.clone(),
                 exits,
             }
@@ -125,7 +143,15 @@ impl Cluster {
         trace!(cluster.trace, "node {name} starts");
         match cluster.run_role(&name).await {
             Ok(running) => {
-                // The role works in the background from here on.
+                let (stopper, stop) = oneshot::channel();
+                *cluster.machines[&name].stopper.lock() = Some(stopper);
+                // The role works in the background until it is asked to stop.
+                if let Ok(stopped) = stop.await {
+                    trace!(cluster.trace, "node {name} shuts down");
+                    cluster.shut_down(&name, &*running).await;
+                    // The supervisor may have lost its patience.
+                    let _ = stopped.send(());
+                }
                 futures::future::pending::<()>().await;
                 drop(running);
             }
@@ -136,6 +162,15 @@ impl Cluster {
                 let _ = cluster.exits.send((name, incarnation));
                 futures::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// What a process does when it is asked to end.
+    async fn shut_down(&self, name: &str, running: &dyn Role) {
+        running.shut_down().await;
+        let session = self.machines[name].session.lock().clone();
+        if let Some(session) = session {
+            session.close().await;
         }
     }
 
@@ -227,12 +262,17 @@ impl Cluster {
         self.fabric.traffic()
     }
 
-    /// What is wrong with the copies of shards, as far as can be seen now. `None`: the coordination service is away.
-    pub async fn differences_of_copies(&self) -> Option<Differences> {
+    /// Who holds the shards. `None`: the coordination service is away.
+    async fn shard_map(&self) -> Option<ShardMap> {
         let service = self.service.lock().clone()?;
         let options = ClientOptions::with_session_timeout(Duration::from_secs(10));
         let client = SessionClient::embedded(&service, Arc::new(SimClock::default()), &SimSpawner, options);
-        let map = read_shard_map(&client).await.ok()?;
+        read_shard_map(&client).await.ok()
+    }
+
+    /// What is wrong with the copies of shards, as far as can be seen now. `None`: the coordination service is away.
+    pub async fn differences_of_copies(&self) -> Option<Differences> {
+        let map = self.shard_map().await?;
         let engines_of = |node: &str| self.machines.get(node).map(|machine| machine.engines.clone());
         let replicas = self.configuration.replicas as usize;
         Some(replicas::differences(&map, replicas, engines_of))
@@ -247,142 +287,5 @@ impl Cluster {
         for name in self.machines.keys() {
             self.restart(name);
         }
-    }
-}
-
-#[async_trait]
-impl Victim for Cluster {
-    async fn sleep(&self, duration: Duration) {
-        madsim::time::sleep(duration).await;
-    }
-
-    fn servers(&self) -> Vec<String> {
-        self.machines.keys().cloned().collect()
-    }
-
-    fn nodes(&self) -> Vec<String> {
-        let mut nodes = self.servers();
-        nodes.extend(self.configuration.client_names());
-        nodes
-    }
-
-    fn kill(&self, node: &str, disk: DiskCrash, silent: bool) {
-        let Some(machine) = self.machines.get(node) else {
-            return;
-        };
-        if !std::mem::take(&mut *machine.up.lock()) {
-            return;
-        }
-        trace!(
-            self.trace,
-            "node {node} goes down, disk {disk:?}, silent {silent}"
-        );
-        *machine.session.lock() = None;
-        if node == COORDINATION {
-            *self.service.lock() = None;
-        }
-        self.fabric.node_down(node, silent);
-        machine.disk.crash(disk);
-        // An engine has no log: what it had not flushed lived in the process.
-        machine.engines.crash_all();
-        // The tasks of a paused node would be dropped right here, as if they were this task's.
-        Handle::current().resume(machine.id);
-        Handle::current().kill(machine.id);
-    }
-
-    fn restart(&self, node: &str) {
-        let Some(machine) = self.machines.get(node) else {
-            return;
-        };
-        let mut up = machine.up.lock();
-        if *up {
-            return;
-        }
-        *up = true;
-        self.fabric.node_up(node);
-        Handle::current().restart(machine.id);
-    }
-
-    fn cut(&self, from: &str, to: &str, silence: CutSilence) {
-        self.fabric.cut(from, to, silence);
-    }
-
-    fn heal(&self, from: &str, to: &str) {
-        self.fabric.heal(from, to);
-    }
-
-    fn slow_link(&self, one: &str, other: &str, delay: Duration) {
-        self.fabric.slow_link(one, other, delay);
-    }
-
-    fn slow_disk(&self, node: &str, delay: Duration) {
-        if let Some(machine) = self.machines.get(node) {
-            machine.disk.set_extra_sync_delay(delay);
-        }
-    }
-
-    fn fill_disk(&self, node: &str, is_full: bool) {
-        if let Some(machine) = self.machines.get(node) {
-            machine.disk.set_full(is_full);
-        }
-    }
-
-    fn fail_next_sync(&self, node: &str) {
-        if let Some(machine) = self.machines.get(node)
-            && *machine.up.lock()
-        {
-            machine.disk.fail_next_sync();
-        }
-    }
-
-    fn crash_in_sync(&self, node: &str, after_syncs: u32, down: Duration, disk: DiskCrash) {
-        let (Some(machine), Some(cluster)) = (self.machines.get(node), self.own.upgrade()) else {
-            return;
-        };
-        let tripped = machine.disk.arm_tripwire(after_syncs);
-        let node = node.to_owned();
-        madsim::task::spawn(async move {
-            // An error: the crash was called off.
-            if tripped.await.is_ok() {
-                cluster.kill(&node, disk, true);
-                madsim::time::sleep(down.max(SHORTEST_DOWN_TIME)).await;
-                cluster.restart(&node);
-            }
-        });
-    }
-
-    fn disarm(&self) {
-        for machine in self.machines.values() {
-            machine.disk.disarm_tripwire();
-        }
-    }
-
-    fn pause(&self, node: &str) {
-        if let Some(machine) = self.machines.get(node) {
-            Handle::current().pause(machine.id);
-        }
-    }
-
-    fn resume(&self, node: &str) {
-        if let Some(machine) = self.machines.get(node) {
-            Handle::current().resume(machine.id);
-        }
-    }
-
-    fn expire_session(&self, node: &str) {
-        let session = self.machines.get(node).and_then(|machine| {
-            machine
-                .session
-                .lock()
-                .as_ref()
-                .and_then(|client| client.session_id())
-        });
-        if let (Some(session), Some(service)) = (session, &*self.service.lock()) {
-            service.expire_session(session);
-        }
-    }
-
-    fn note(&self, what: &str) {
-        trace!(self.trace, "fault {what}");
     }
 }

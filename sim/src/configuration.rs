@@ -47,6 +47,10 @@ pub struct Configuration {
     pub session_timeout_ms: u64,
     /// Links, in microseconds: shortest, longest.
     pub link_micros: (u64, u64),
+    /// One delivery in so many is lost at first; 0: none.
+    pub link_one_lost_in: u32,
+    /// Whether rare turns of events are forced in the roles.
+    pub buggify: bool,
     /// Syncs, in microseconds: shortest, longest.
     pub sync_micros: (u64, u64),
     /// Drift of each server's clock, in parts per million.
@@ -135,6 +139,8 @@ impl Configuration {
             longest_list: pick(&mut random, &[10, 20, 40]),
             session_timeout_ms: pick(&mut random, &[2_000, 4_000, 6_000]),
             link_micros: (link_min, link_min + random.random_range(100..=3_000)),
+            link_one_lost_in: 0,
+            buggify: false,
             sync_micros: (sync_min, sync_min + random.random_range(100..=5_000)),
             drift_ppm: Vec::new(),
             wall_skew_micros: Vec::new(),
@@ -156,6 +162,8 @@ impl Configuration {
                 .wall_skew_micros
                 .push(random.random_range(-worst_skew..=worst_skew));
         }
+        configuration.link_one_lost_in = pick(&mut random, &[0, 0, 2_000, 20_000]);
+        configuration.buggify = random.random_bool(0.8);
         configuration.plan = FaultPlan::draw(seed, &configuration.topology(), length_ms);
         configuration
     }
@@ -194,10 +202,10 @@ impl Configuration {
 
     /// What may break.
     pub fn topology(&self) -> Topology {
-        let mut servers = self.coordinator_names();
-        servers.extend(self.data_node_names());
         Topology {
-            servers,
+            coordinators: self.coordinator_names(),
+            data_nodes: self.data_node_names(),
+            is_replicated: self.replicas > 1,
             coordination: vec![COORDINATION.to_owned()],
             clients: self.client_names(),
         }
@@ -209,6 +217,7 @@ impl Configuration {
             min_micros: self.link_micros.0,
             max_micros: self.link_micros.1,
             one_slow_in: 2_000,
+            one_lost_in: self.link_one_lost_in,
         }
     }
 

@@ -1,14 +1,17 @@
 //! What runs on the simulated servers. Each function starts a role and returns what keeps it running.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use async_trait::async_trait;
 use neorunbase_coordination::{EmbeddedService, JournalLocation, JournalSealer, RemoteServer};
 use neorunbase_kms::MasterKey;
 use neorunbase_replication::Timing;
-use neorunbase_server::daemon::{CoordinatorSettings, DataNodeSettings, start_coordinator, start_data_node};
+use neorunbase_server::daemon::{
+    CoordinatorHandle, CoordinatorSettings, DataNodeHandle, DataNodeSettings, start_coordinator,
+    start_data_node,
+};
 use neorunbase_server::datanode::DataNodeConfig;
 use neorunbase_server::datanode::config::ReplicationConfig;
 use neorunbase_world::World;
@@ -24,8 +27,45 @@ const MASTER_KEY: &str = "a master key for simulated disks, forty characters";
 /// The first user's password.
 pub const PASSWORD: &str = "simulated";
 
-/// A running role; it stops when this is dropped.
-pub type Running = Box<dyn Any + Send + Sync>;
+/// A running role; it stops when this is dropped, as if its process was killed.
+#[async_trait]
+pub trait Role: Send + Sync {
+    /// What the process does when it is asked to end.
+    async fn shut_down(&self);
+}
+
+/// Keeps a role running.
+pub type Running = Box<dyn Role>;
+
+struct CoordinationRole {
+    service: Arc<EmbeddedService>,
+    _server: RemoteServer,
+}
+
+#[async_trait]
+impl Role for CoordinationRole {
+    async fn shut_down(&self) {
+        self.service.stop().await;
+    }
+}
+
+struct CoordinatorRole(Arc<CoordinatorHandle>);
+
+#[async_trait]
+impl Role for CoordinatorRole {
+    async fn shut_down(&self) {
+        self.0.shutdown().await;
+    }
+}
+
+struct DataNodeRole(Arc<DataNodeHandle>);
+
+#[async_trait]
+impl Role for DataNodeRole {
+    async fn shut_down(&self) {
+        self.0.shutdown().await;
+    }
+}
 
 fn master_key() -> anyhow::Result<MasterKey> {
     MasterKey::from_text(MASTER_KEY).context("master key")
@@ -77,7 +117,11 @@ pub async fn coordination(world: &World) -> anyhow::Result<(Arc<EmbeddedService>
     .await
     .context("coordination server")?;
     let service = Arc::new(service);
-    Ok((service.clone(), Box::new((service, server))))
+    let running = CoordinationRole {
+        service: service.clone(),
+        _server: server,
+    };
+    Ok((service, Box::new(running)))
 }
 
 /// A Coordinator.
@@ -95,7 +139,7 @@ pub async fn coordinator(world: World, name: &str, configuration: &Configuration
         scram_iterations: 1,
     };
     let handle = start_coordinator(world, settings, &master_key()?).await?;
-    Ok(Box::new(handle))
+    Ok(Box::new(CoordinatorRole(handle)))
 }
 
 /// A Data Node.
@@ -121,7 +165,7 @@ pub async fn data_node(world: World, name: &str, configuration: &Configuration) 
         },
     };
     let handle = start_data_node(world, settings, &master_key()?, None).await?;
-    Ok(Box::new(handle))
+    Ok(Box::new(DataNodeRole(handle)))
 }
 
 fn replication(knobs: &Knobs) -> ReplicationConfig {

@@ -171,6 +171,9 @@ async fn simulate(
         );
         notes.summary.push(line);
     }
+    if configuration.buggify {
+        notes.summary.push(describe_buggify());
+    }
     let (messages, bytes) = cluster.traffic();
     notes
         .summary
@@ -310,6 +313,19 @@ fn describe_faults(faults: &BTreeMap<&'static str, u32>, last: Option<DiskCrash>
         return "faults: none".to_owned();
     }
     format!("faults: {}", parts.join(", "))
+}
+
+fn describe_buggify() -> String {
+    let (active, passed) = neorunbase_world::fault::buggified();
+    let counts: Vec<String> = active
+        .iter()
+        .map(|(name, fired)| format!("{fired} × {name}"))
+        .collect();
+    format!(
+        "buggify: {} of {passed} sites: {}",
+        active.len(),
+        counts.join(", ")
+    )
 }
 
 async fn within(limit: Duration, done: impl AsyncFn() -> bool) -> bool {

@@ -16,6 +16,7 @@ use neorunbase_fault_injection::DiskCrash;
 use neorunbase_world::{Disk, DiskFile};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
+use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 
@@ -234,6 +235,31 @@ impl SimDisk {
         state.names = state.durable_names.clone();
         let alive: BTreeSet<u64> = state.names.values().copied().collect();
         state.files.retain(|file, _| alive.contains(file));
+    }
+
+    /// Flips a bit of what was synced to some file in `directory`, of those there but the last one by name: what was written
+    /// last could be taken for the work of a crash.
+    pub fn rot(&self, directory: &str) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let within = state.names.iter().filter(|(path, _)| parent(path) == directory);
+        let mut within: Vec<(String, u64)> = within.map(|(path, file)| (path.clone(), *file)).collect();
+        within.pop();
+        let Some((path, file)) = within.choose(&mut state.random) else {
+            return;
+        };
+        let Some(content) = state.files.get_mut(file) else {
+            return;
+        };
+        let length = content.present.len().min(content.durable.len());
+        if length == 0 || !content.unsynced.is_empty() {
+            return;
+        }
+        let offset = state.random.random_range(0..length);
+        let bit = 1 << state.random.random_range(0..8);
+        content.present[offset] ^= bit;
+        content.durable[offset] ^= bit;
+        trace!(self.trace, "disk {} rots {path} at byte {offset}", self.node);
     }
 
     /// What every sync takes longer from now on.
@@ -656,6 +682,31 @@ mod tests {
             assert_eq!(content(&disk, "a").await.unwrap(), b"one");
             disk.crash(DiskCrash::Lost);
             assert_eq!(content(&disk, "a").await.unwrap(), b"");
+        });
+    }
+
+    #[test]
+    fn a_bit_rots_in_a_file_that_is_not_the_last() {
+        simulate(async {
+            let disk = disk(1);
+            disk.create_directory("log").await.unwrap();
+            for name in ["log/1", "log/2", "log/3"] {
+                let file = disk.create(name).await.unwrap();
+                file.write_at(0, Bytes::from(vec![0; 50])).await.unwrap();
+                file.sync().await.unwrap();
+            }
+            disk.sync_directory("log").await.unwrap();
+            for _ in 0..30 {
+                disk.rot("log");
+            }
+            disk.rot("nowhere");
+            disk.crash(DiskCrash::Lost);
+            let mut flipped = Vec::new();
+            for name in ["log/1", "log/2", "log/3"] {
+                let left = content(&disk, name).await.unwrap();
+                flipped.push(left.iter().map(|byte| byte.count_ones()).sum::<u32>());
+            }
+            assert!(flipped[0] > 0 && flipped[1] > 0 && flipped[2] == 0, "{flipped:?}");
         });
     }
 

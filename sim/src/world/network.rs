@@ -18,6 +18,7 @@ use neorunbase_fault_injection::CutSilence;
 use neorunbase_world::{Listener, Network, NodeAddress, Stream};
 use parking_lot::Mutex;
 use rand::rngs::SmallRng;
+use rand::seq::SliceRandom;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -27,6 +28,8 @@ use crate::trace::{Trace, trace};
 const MILLISECOND: u64 = 1_000_000;
 /// Like a socket's buffers: a writer waits when so much is on its way.
 const WINDOW_BYTES: usize = 1 << 20;
+/// How late a delivery is that was lost at first. What was sent after it waits for it.
+const RETRANSMISSION_MICROS: std::ops::RangeInclusive<u64> = 200_000..=3_000_000;
 const CONNECT_RETRY: Duration = Duration::from_millis(200);
 const CONNECT_LIMIT_NANOS: u64 = 60_000 * MILLISECOND;
 
@@ -39,12 +42,16 @@ pub struct LinkSpeed {
     pub max_micros: u64,
     /// One delivery in so many takes up to a hundred times as long.
     pub one_slow_in: u32,
+    /// One delivery in so many is lost at first; 0: none.
+    pub one_lost_in: u32,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Link {
     cut: Option<(u64, CutSilence)>,
     extra_nanos: u64,
+    /// One delivery in so many is lost at first; 0: as everywhere.
+    one_lost_in: u32,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -137,7 +144,16 @@ impl State {
         if from != to && self.random.random_range(0..speed.one_slow_in) == 0 {
             micros *= self.random.random_range(2..100);
         }
-        micros * 1000 + self.link(from, to).extra_nanos
+        let link = self.link(from, to);
+        let one_lost_in = if link.one_lost_in > 0 {
+            link.one_lost_in
+        } else {
+            speed.one_lost_in
+        };
+        if from != to && one_lost_in > 0 && self.random.random_range(0..one_lost_in) == 0 {
+            micros += self.random.random_range(RETRANSMISSION_MICROS);
+        }
+        micros * 1000 + link.extra_nanos
     }
 }
 
@@ -318,6 +334,47 @@ impl Fabric {
         let extra_nanos = u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX);
         for pair in [(one, other), (other, one)] {
             state.links.entry(pair).or_default().extra_nanos = extra_nanos;
+        }
+    }
+}
+
+impl Fabric {
+    /// How many deliveries between two machines get lost at first, in both directions: one in so many; 0: as everywhere.
+    pub fn lossy_link(&self, one: &str, other: &str, one_in: u32) {
+        let mut state = self.state.lock();
+        let (Some(one), Some(other)) = (state.node(one), state.node(other)) else {
+            return;
+        };
+        for pair in [(one, other), (other, one)] {
+            state.links.entry(pair).or_default().one_lost_in = one_in;
+        }
+    }
+
+    /// Resets up to `most` connections of `node`, whatever it may be that they carry.
+    pub fn reset_connections(&self, node: &str, most: usize) {
+        let now = now_nanos();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(index) = state.node(node) else { return };
+        let is_whole = |connection: &Connection| connection.reset_at == [None, None];
+        let mut ids: Vec<u64> = state
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.nodes.contains(&index) && is_whole(connection))
+            .map(|(id, _)| *id)
+            .collect();
+        ids.shuffle(&mut state.random);
+        for id in ids.into_iter().take(most) {
+            let Some(connection) = state.connections.get(&id) else {
+                continue;
+            };
+            let [one, other] = connection.nodes;
+            let arrival = now + state.latency(one, other);
+            trace!(self.trace, "net connection {id} is reset");
+            if let Some(connection) = state.connections.get_mut(&id) {
+                connection.reset(0, now);
+                connection.reset(1, arrival);
+            }
         }
     }
 }

@@ -216,6 +216,12 @@ impl Election {
             let Some((_, predecessor)) = place.checked_sub(1).and_then(|before| line.get(before)) else {
                 return Ok(true);
             };
+            // A node of its own, whose creation was not answered and which a server that lags did not show when it was to
+            // be withdrawn: it would be waited for as long as the session lives.
+            let is_own = |node: &str| parse(node).is_some_and(|candidate| candidate.nonce == self.nonce);
+            if line[..place].iter().any(|(_, node)| is_own(node)) {
+                return Ok(false);
+            }
             // Only the one before is watched, so that a leader's death does not wake the whole line.
             let predecessor = format!("{}/{predecessor}", self.path);
             let (found, gone) = self.coordination.get_and_watch(&predecessor).await?;

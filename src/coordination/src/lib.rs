@@ -25,4 +25,4 @@ pub use journal::{JournalError, JournalLocation, JournalSealer};
 pub use membership::{MemberList, Membership};
 pub use message::SessionId;
 pub use remote::{RemoteClient, RemoteServer};
-pub use service::{CallFate, CallFault, EmbeddedService, WatchDelay};
+pub use service::{CallFate, CallFault, EmbeddedService, Lag, WatchDelay};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::select_all;
 use neorunbase_world::coordination::{CoordinationError, CreateMode, Watch, ensure_path};
+use neorunbase_world::fault::dawdle;
 use neorunbase_world::{Clock, Coordination, Spawner};
 use tokio::sync::watch;
 
@@ -223,6 +224,7 @@ async fn keep_fresh(
             _ = select_all(watches) => {}
             () = clock.sleep(REFRESH_INTERVAL) => {}
         }
+        dawdle(&*clock, "member list read late", Duration::from_secs(1)).await;
         watches = loop {
             match read(&*coordination, &path).await {
                 Ok((fresh, watches)) => {

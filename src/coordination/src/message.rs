@@ -84,6 +84,13 @@ pub enum Request {
     },
 }
 
+impl Request {
+    /// Whether it changes nothing.
+    pub fn is_read(&self) -> bool {
+        matches!(self, Self::Get { .. } | Self::Children { .. })
+    }
+}
+
 /// What a request that was carried out returns.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {

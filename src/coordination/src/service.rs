@@ -3,6 +3,8 @@
 //! Requests that wait while the journal syncs are taken together: one sync answers all of them. Nobody hears
 //! of a change, by answer, read or watch, before it is durable.
 
+mod lagging;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
 use std::sync::Arc;
@@ -14,9 +16,11 @@ use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::journal::{Journal, JournalError, JournalLocation};
-use crate::message::{ClientMessage, Request, ServerMessage, SessionId};
+use crate::message::{Answer, ClientMessage, Refusal, Request, ServerMessage, SessionId};
 use crate::owned_task::OwnedTask;
 use crate::state::{Change, Effects, State};
+pub use lagging::Lag;
+use lagging::{Caller, LaggingServer, Transaction};
 
 /// How many waiting messages one journal record may answer.
 const BATCH_LIMIT: usize = 256;
@@ -61,6 +65,7 @@ pub(crate) enum Command {
     },
     ExpireSession(SessionId),
     SetDisconnected(SessionId, bool),
+    SetLag(SessionId, Option<Lag>),
     Sessions(oneshot::Sender<Vec<SessionId>>),
     Stop(oneshot::Sender<()>),
 }
@@ -165,6 +170,7 @@ impl EmbeddedService {
             connections: BTreeMap::new(),
             attached: BTreeMap::new(),
             blocked: BTreeSet::new(),
+            lagging: BTreeMap::new(),
             changes: Vec::new(),
             outbox: Vec::new(),
         };
@@ -196,6 +202,11 @@ impl EmbeddedService {
             .door
             .commands
             .send(Command::SetDisconnected(session, disconnected));
+    }
+
+    /// Serves `session` from now on by a server that is behind the others; `None`: by one that is not.
+    pub fn set_lag(&self, session: SessionId, lag: Option<Lag>) {
+        let _ = self.door.commands.send(Command::SetLag(session, lag));
     }
 
     /// Holds back watches from now on as `delay` says; `None` delivers them at once.
@@ -248,6 +259,8 @@ struct Core {
     /// The connection that speaks for a session: what an older one still says is ignored.
     attached: BTreeMap<SessionId, u64>,
     blocked: BTreeSet<SessionId>,
+    /// Servers that lag, each with one session.
+    lagging: BTreeMap<SessionId, LaggingServer>,
     changes: Vec<Change>,
     outbox: Vec<Delivery>,
 }
@@ -256,7 +269,12 @@ impl Core {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
         let clock = self.clock.clone();
         loop {
-            let deadline = self.state.next_deadline();
+            let deadline = self
+                .state
+                .next_deadline()
+                .into_iter()
+                .chain(self.next_due())
+                .min();
             let first = tokio::select! {
                 biased;
                 command = commands.recv() => match command {
@@ -266,6 +284,7 @@ impl Core {
                 () = sleep_until(&*clock, deadline) => None,
             };
             let now = clock.monotonic();
+            self.catch_up(now);
             let mut stop = None;
             if let Some(command) = first {
                 self.handle(command, now, &mut stop);
@@ -281,7 +300,7 @@ impl Core {
             // After the messages: what waited here while the disk was slow has kept its session alive.
             if drained {
                 for session in self.state.overdue(now) {
-                    self.end_session(session);
+                    self.end_session(session, now);
                 }
             }
             if let Err(error) = self.make_durable().await {
@@ -352,7 +371,7 @@ impl Core {
             }
             Command::Message { connection, message } => self.message(connection, message, now),
             Command::Disconnected { connection } => self.cut(connection, now),
-            Command::ExpireSession(session) => self.end_session(session),
+            Command::ExpireSession(session) => self.end_session(session, now),
             Command::SetDisconnected(session, true) => {
                 self.blocked.insert(session);
                 if let Some(connection) = self.attached.get(&session).copied() {
@@ -362,6 +381,7 @@ impl Core {
             Command::SetDisconnected(session, false) => {
                 self.blocked.remove(&session);
             }
+            Command::SetLag(session, lag) => self.set_lag(session, lag, now),
             Command::Sessions(reply) => {
                 let _ = reply.send(self.state.sessions());
             }
@@ -394,15 +414,16 @@ impl Core {
             ) => {
                 let timeout_millis = timeout_millis.clamp(SHORTEST_TIMEOUT_MILLIS, LONGEST_TIMEOUT_MILLIS);
                 let session = SessionId(self.entropy.next_u64());
-                self.state
-                    .open_session(session, Duration::from_millis(timeout_millis), now);
+                let timeout = Duration::from_millis(timeout_millis);
+                self.state.open_session(session, timeout, now);
+                self.tell_lagging(&Transaction::Opened { session, timeout }, None, now);
                 self.attach(connection, session);
             }
             (ClientMessage::Ping { sent_at }, _) => self.send(connection, ServerMessage::Pong { sent_at }),
             (ClientMessage::Call { call, request }, Some(session)) => {
                 self.call(connection, session, call, request, now);
             }
-            (ClientMessage::Close, Some(session)) => self.end_session(session),
+            (ClientMessage::Close, Some(session)) => self.end_session(session, now),
             // A second opening, or a call that was on its way when the session expired: the client knows that
             // such calls came to nothing.
             (ClientMessage::Open { .. }, Some(_)) => self.cut(connection, now),
@@ -445,20 +466,44 @@ impl Core {
             self.cut(connection, now);
             return;
         }
-        let mut effects = Effects::default();
-        let result = self.state.apply(session, request, &mut effects);
-        // Watches first: whoever sees the answer must have been told of the change already.
-        self.spread(effects);
         if fate == CallFate::AnswerLost {
             self.cut(connection, now);
+            if request.is_read() {
+                return;
+            }
+        }
+        let caller = Caller { connection, call };
+        if self.lagging.contains_key(&session) {
+            self.call_lagging(session, caller, request, now);
+        } else if request.is_read() {
+            let result = self.state.apply(session, request, &mut Effects::default());
+            self.answer(caller, result);
         } else {
-            self.send(connection, ServerMessage::Answer { call, result });
+            self.write(session, caller, request, now);
         }
     }
 
-    fn end_session(&mut self, session: SessionId) {
+    /// Carries out a call that changes something. Its answer comes by the session's server.
+    fn write(&mut self, session: SessionId, caller: Caller, request: Request, now: MonotonicTime) {
+        let mut effects = Effects::default();
+        let result = self.state.apply(session, request.clone(), &mut effects);
+        // Watches first: whoever sees the answer must have been told of the change already.
+        self.spread(effects);
+        if !self.lagging.contains_key(&session) {
+            self.answer(caller, result.clone());
+        }
+        let transaction = match result {
+            Ok(_) => Transaction::Applied { session, request },
+            Err(_) => Transaction::Nothing,
+        };
+        self.tell_lagging(&transaction, Some((session, caller, result)), now);
+    }
+
+    fn end_session(&mut self, session: SessionId, now: MonotonicTime) {
         let mut effects = Effects::default();
         self.state.end_session(session, &mut effects);
+        self.lagging.remove(&session);
+        self.tell_lagging(&Transaction::Ended(session), None, now);
         self.spread(effects);
         if let Some(connection) = self.attached.remove(&session) {
             self.send(connection, ServerMessage::Expired);
@@ -479,6 +524,7 @@ impl Core {
         self.attached.remove(&session);
         self.state.release(session, now);
         self.state.forget_watches(session);
+        self.forget_lagging_calls(session);
     }
 
     fn spread(&mut self, effects: Effects) {
@@ -502,6 +548,11 @@ impl Core {
                 delay,
             });
         }
+    }
+
+    fn answer(&mut self, caller: Caller, result: Result<Answer, Refusal>) {
+        let Caller { connection, call } = caller;
+        self.send(connection, ServerMessage::Answer { call, result });
     }
 
     fn send(&mut self, connection: u64, message: ServerMessage) {

@@ -298,6 +298,20 @@ impl State {
         }
     }
 
+    /// As [`forget_watches`](Self::forget_watches); returns them, for [`adopt_watches`](Self::adopt_watches).
+    pub fn take_watches(&mut self, session: SessionId) -> BTreeSet<(String, WatchKind)> {
+        let watches = self.sessions.get(&session).map(|owner| owner.watches.clone());
+        self.forget_watches(session);
+        watches.unwrap_or_default()
+    }
+
+    /// Watches for `session` what another server has watched for it. Both must be in the same state.
+    pub fn adopt_watches(&mut self, session: SessionId, watches: BTreeSet<(String, WatchKind)>) {
+        for (path, kind) in watches {
+            self.watch(session, path, kind);
+        }
+    }
+
     /// Carries out `request` of a living session.
     ///
     /// # Errors

@@ -78,6 +78,8 @@ pub enum ShardReplyKind {
     Mismatch = 1,
     /// The follower knows of this later term.
     Stale = 2,
+    /// What the follower has is damaged: it needs a copy of everything.
+    Damaged = 3,
 }
 
 /// A piece of a copy of a whole shard, from its primary. The pieces of a copy come one after the other.

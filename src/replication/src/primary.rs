@@ -42,6 +42,8 @@ pub enum Reply {
         /// The later term.
         term: u64,
     },
+    /// What the follower has is damaged: it needs a copy of everything.
+    Damaged,
 }
 
 /// When a message was sent that is answered now.
@@ -70,6 +72,10 @@ struct Progress {
     heard: MonotonicTime,
     /// It does not begin a term before.
     lease_until: MonotonicTime,
+    /// What it has is damaged.
+    needs_copy: bool,
+    /// It may have had another copy before: what it then said it had counts no more.
+    matched_since: MonotonicTime,
 }
 
 /// What a follower is to get next.
@@ -132,6 +138,8 @@ impl<R: Record> Primary<R> {
                 next,
                 heard: now,
                 lease_until: MonotonicTime(0),
+                needs_copy: false,
+                matched_since: now,
             });
         }
     }
@@ -270,8 +278,11 @@ impl<R: Record> Primary<R> {
     /// What `follower` is to get now: at most `most` entries, and no more than `most_bytes` after the first.
     pub fn next(&mut self, follower: &str, most: usize, most_bytes: usize) -> Option<Next<R>> {
         let progress = self.followers.get(follower)?;
-        let Some(previous) = self.log.position(progress.next - 1) else {
-            return Some(Next::Copy);
+        let previous = self.log.position(progress.next - 1);
+        let Some(previous) = previous.filter(|_| !progress.needs_copy) else {
+            // While the copy comes in there is nothing there that could be counted on.
+            let is_member = self.members().any(|member| member == follower);
+            return (!is_member).then_some(Next::Copy);
         };
         let mut bytes = 0;
         let fits = |entry: &&Entry<R>| {
@@ -303,6 +314,12 @@ impl<R: Record> Primary<R> {
         };
         match reply {
             Reply::Stale { term } => return Err(Stale { term }),
+            Reply::Damaged => {
+                progress.needs_copy = true;
+                progress.matched = 0;
+            }
+            // The copy of which it speaks may be gone.
+            Reply::Matched { .. } if asked.at < progress.matched_since => {}
             Reply::Matched { up_to } => {
                 progress.matched = progress.matched.max(min(up_to, end));
                 progress.next = progress.next.max(progress.matched + 1);
@@ -322,6 +339,7 @@ impl<R: Record> Primary<R> {
     pub fn copied(&mut self, follower: &str, position: LogPosition) {
         if let Some(progress) = self.followers.get_mut(follower) {
             progress.next = position.sequence + 1;
+            progress.needs_copy = false;
         }
     }
 
@@ -338,7 +356,10 @@ impl<R: Record> Primary<R> {
 
     fn change_due(&self, now: MonotonicTime, may_grow: bool) -> Option<Configuration> {
         let configuration = &self.configuration;
-        let is_silent = |progress: &Progress| now.since(progress.heard) > self.timing.silence;
+        let needs_copy =
+            |progress: &Progress| progress.needs_copy || self.log.position(progress.next - 1).is_none();
+        let is_silent =
+            |progress: &Progress| now.since(progress.heard) > self.timing.silence || needs_copy(progress);
         let silent = configuration
             .in_sync
             .iter()
@@ -376,6 +397,20 @@ impl<R: Record> Primary<R> {
         self.configuration = configuration;
         self.proposed = None;
         self.know_followers(now);
+        // Between the configurations that are seen here, a follower may have been told to give its copy up, and then to begin
+        // another. Those who are not counted on are asked anew before they are.
+        let Self {
+            followers,
+            configuration,
+            ..
+        } = self;
+        let outsiders = followers
+            .iter_mut()
+            .filter(|(follower, _)| !configuration.is_in_sync(follower));
+        for (_, progress) in outsiders {
+            progress.matched = 0;
+            progress.matched_since = now;
+        }
         Ok(self.advance())
     }
 

@@ -465,6 +465,10 @@ pub async fn start_data_node(
     let name = settings.node.name.clone();
     let node = DataNode::open(world.clone(), settings.node, master_key, timestamps, peers).await?;
     directory.add_local(&name, node.clone());
+    while let Err(error) = node.leave_sets_of_damaged().await {
+        tracing::info!(%error, "waiting for the coordination service: copies here are damaged");
+        world.clock.sleep(RETRY_PAUSE).await;
+    }
 
     let map = directory.shard_map();
     tasks.add(world.spawner.spawn(

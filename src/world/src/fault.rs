@@ -3,6 +3,12 @@
 //! In production builds every question here is a constant `false` that the compiler removes. In simulation
 //! builds (`--cfg madsim`) a process runs one simulation, so the switches are process-wide.
 
+mod buggify;
+
+#[cfg(madsim)]
+pub use buggify::{buggified, turn_off_buggify, turn_on_buggify};
+pub use buggify::{buggify, dawdle};
+
 #[cfg(madsim)]
 mod switches {
     use std::sync::OnceLock;

@@ -9,6 +9,7 @@ fn fabric() -> Fabric {
         min_micros: 500,
         max_micros: 1500,
         one_slow_in: 1000,
+        one_lost_in: 0,
     };
     let nodes = ["a".to_owned(), "b".to_owned()];
     Fabric::new(&nodes, 1, speed, Trace::default())

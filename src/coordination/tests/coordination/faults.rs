@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use neorunbase_coordination::{CallFate, ClientOptions};
+use neorunbase_coordination::{CallFate, ClientOptions, Lag};
 use neorunbase_world::Coordination;
 use neorunbase_world::coordination::{CoordinationError, CreateMode, SessionState};
 use tokio::io::AsyncWriteExt;
@@ -108,6 +108,69 @@ async fn lost_request_has_no_effect_and_lost_answer_has() {
             "the session goes on"
         );
     }
+}
+
+#[tokio::test]
+async fn lagging_server_shows_the_past_in_order() {
+    let world = TestWorld::new();
+    let service = world.service().await;
+    let late = world.client(&service, patient()).await;
+    let writer = world.client(&service, patient()).await;
+    let set = async |data: &'static [u8], version| {
+        let data = Bytes::from_static(data);
+        writer.set("/a", data, version).await.unwrap();
+    };
+    writer
+        .create("/a", Bytes::from_static(b"0"), CreateMode::Persistent)
+        .await
+        .unwrap();
+    let (_, mut watch) = late.get_and_watch("/a").await.unwrap();
+    let session = late.session_id().unwrap();
+    let stale = |millis| Lag {
+        by: Duration::from_millis(millis),
+        is_stale: true,
+    };
+    service.set_lag(session, Some(stale(300)));
+    set(b"1", 0).await;
+    assert_eq!(late.get("/a").await, Ok(Some((Bytes::from_static(b"0"), 0))));
+    assert!(watch.try_recv().is_err(), "the watch is as late as the data");
+    let (_, next_watch) = late.get_and_watch("/a").await.unwrap();
+    // A refused write catches up as well.
+    let refused = late.set("/a", Bytes::new(), 0).await;
+    assert_eq!(refused, Err(CoordinationError::BadVersion("/a".to_owned())));
+    assert!(watch.try_recv().is_ok(), "watches come before the answer");
+    within(5, "the second watch", next_watch).await.unwrap();
+    assert_eq!(late.get("/a").await, Ok(Some((Bytes::from_static(b"1"), 1))));
+    late.create("/own", Bytes::new(), CreateMode::Ephemeral)
+        .await
+        .unwrap();
+    assert!(late.get("/own").await.unwrap().is_some(), "its own writes");
+
+    set(b"2", 1).await;
+    let (found, watch) = late.get_and_watch("/a").await.unwrap();
+    assert_eq!(found.unwrap().1, 1);
+    service.set_lag(session, None);
+    within(5, "the watch", watch).await.unwrap();
+    let (found, watch) = late.get_and_watch("/a").await.unwrap();
+    assert_eq!(found.unwrap().1, 2);
+    set(b"3", 2).await;
+    within(5, "a watch on the server that does not lag", watch)
+        .await
+        .unwrap();
+    let (_, watch) = late.get_and_watch("/a").await.unwrap();
+    let synced = Lag {
+        is_stale: false,
+        ..stale(200)
+    };
+    service.set_lag(session, Some(synced));
+    set(b"4", 3).await;
+    assert_eq!(late.get("/a").await.unwrap().unwrap().1, 4, "reads are synced");
+    within(5, "the watch before the data", watch).await.unwrap();
+    service.expire_session(session);
+    reaches(&*late, SessionState::Expired).await;
+    reaches(&*late, SessionState::Connected).await;
+    assert_eq!(late.get("/own").await, Ok(None));
+    assert_eq!(late.get("/a").await.unwrap().unwrap().1, 4);
 }
 
 #[tokio::test]

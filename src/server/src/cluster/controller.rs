@@ -12,6 +12,7 @@ use neorunbase_protocol::message::{ShardId, shard_id};
 use neorunbase_replication::Configuration;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::{CoordinationError, CreateMode, ensure_path};
+use neorunbase_world::fault::{buggify, dawdle};
 use neorunbase_world::{Coordination, MonotonicTime, World};
 use serde::{Deserialize, Serialize};
 
@@ -100,6 +101,9 @@ async fn assign_forever(world: &World) {
             world.clock.sleep(RETRY_PAUSE).await;
             continue;
         }
+        if buggify("Controller acts twice") {
+            continue;
+        }
         let mut members = members.clone();
         members.mark_unchanged();
         let wake = async {
@@ -145,6 +149,7 @@ async fn place_shards(
 ) -> Result<(), CoordinationError> {
     let coordination = &*world.coordination;
     let mut map = read_shard_map(coordination).await?;
+    dawdle(&*world.clock, "Controller acts late", Duration::from_secs(1)).await;
     let nodes = attendance.look(alive, &map, world.clock.monotonic());
     let mut load = Load::of(&map, &nodes);
     let mut changed = false;

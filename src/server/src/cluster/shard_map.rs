@@ -10,7 +10,7 @@ use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::Configuration;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::{CoordinationError, CreateMode, ensure_path};
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{dawdle, planted};
 use neorunbase_world::{Coordination, TaskHandle, World};
 use tokio::sync::watch;
 
@@ -81,6 +81,7 @@ async fn keep_fresh(
         } else {
             neorunbase_world::sometimes!("lost-watch-armed-again");
         }
+        dawdle(&*world.clock, "shard map read late", Duration::from_secs(1)).await;
         match read_and_watch(&*world.coordination).await {
             Ok((map, next)) => {
                 changed = Some(next);
@@ -166,6 +167,30 @@ pub async fn change_shard(
         }
         match coordination.set(&path, encoded.clone(), version).await {
             Ok(_) => return Ok(next.clone()),
+            Err(CoordinationError::BadVersion(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A shard's configuration as it certainly is: written again as it was read, since what is just read may be old.
+///
+/// # Errors
+/// As [`Coordination::set`]; calling again is safe.
+pub async fn confirmed_configuration(
+    coordination: &dyn Coordination,
+    shard: ShardId,
+) -> Result<Configuration, CoordinationError> {
+    let path = paths::shard_path(shard);
+    loop {
+        let Some((data, version)) = coordination.get(&path).await? else {
+            return Err(CoordinationError::NoNode(path));
+        };
+        match coordination.set(&path, data.clone(), version).await {
+            Ok(_) => {
+                return serde_json::from_slice(&data)
+                    .map_err(|error| CoordinationError::Other(format!("{path}: {error}")));
+            }
             Err(CoordinationError::BadVersion(_)) => {}
             Err(error) => return Err(error),
         }

@@ -8,6 +8,7 @@ use futures::future::join_all;
 use neorunbase_protocol::message::{Heartbeat, RequestBody, TransactionId};
 use neorunbase_world::World;
 use neorunbase_world::clock::timeout;
+use neorunbase_world::fault::buggify;
 use parking_lot::Mutex;
 
 use crate::cluster::NodeDirectory;
@@ -60,7 +61,7 @@ async fn beat(world: World, directory: Arc<NodeDirectory>, heartbeats: Weak<Hear
             return;
         };
         let transactions: Vec<TransactionId> = heartbeats.transactions.lock().iter().copied().collect();
-        if transactions.is_empty() {
+        if transactions.is_empty() || buggify("heartbeat left out") {
             continue;
         }
         let beats = directory.data_nodes().into_iter().filter_map(|node| {

@@ -10,7 +10,7 @@ use neorunbase_protocol::message::{
 };
 use neorunbase_types::{SqlError, SqlState};
 use neorunbase_world::World;
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{dawdle, planted};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
@@ -208,6 +208,12 @@ impl Router {
     ) -> Option<Result<ResponseBody, RouteError>> {
         let (reference, node) = self.parts.directory.locate(shard)?;
         let channel = self.parts.directory.channel(&node)?;
+        dawdle(
+            &*self.parts.world.clock,
+            "route used late",
+            Duration::from_millis(300),
+        )
+        .await;
         if let Some(touched) = &self.touched
             && touched.has_lost(&reference)
         {

@@ -19,7 +19,7 @@ use neorunbase_txn::ReadSet;
 use neorunbase_txn::timestamp::{TimestampError, TimestampSource};
 use neorunbase_types::{Result, SqlError, SqlState};
 use neorunbase_world::World;
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{buggify, dawdle, planted};
 use parking_lot::Mutex;
 
 use super::heartbeat::{Heartbeats, OpenTransaction};
@@ -583,6 +583,8 @@ impl Transaction {
                 return Err(error.into_statement_error());
             }
         }
+        let clock = &*self.services.world.clock;
+        dawdle(clock, "decided late", Duration::from_millis(500)).await;
         let commit_timestamp = match self.services.timestamps.next().await {
             Ok(timestamp) => timestamp,
             Err(error) => {
@@ -616,6 +618,8 @@ impl Transaction {
             Err(error) => Err(error.into_statement_error()),
         };
         match &committed {
+            // As if this process had died: participants ask the anchor.
+            Ok(()) if buggify("second phase left out") => {}
             Ok(()) => self.finish_in_background(nodes, anchor, commit_timestamp, false),
             // In doubt: participants ask the anchor themselves.
             Err(error) if error.state == SqlState::TRANSACTION_RESOLUTION_UNKNOWN => {}

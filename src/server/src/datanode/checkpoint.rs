@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use neorunbase_storage::wal::{Logged, Lsn};
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{buggify, planted};
 use tokio::sync::oneshot;
 
 use super::DataNode;
@@ -17,7 +17,8 @@ impl DataNode {
         let elapsed = now.0.saturating_sub(self.last_checkpoint.load(Ordering::SeqCst));
         let is_old = u128::from(elapsed) > self.config.checkpoint_interval.as_nanos();
         let has_news = self.wal.next_lsn() > self.checkpointed_below.load(Ordering::SeqCst);
-        if has_news && (is_old || self.wal.bytes() > self.config.checkpoint_wal_bytes) {
+        let is_long = self.wal.bytes() > self.config.checkpoint_wal_bytes;
+        if has_news && (is_old || is_long || buggify("checkpoint now")) {
             self.checkpoint().await;
         }
     }

@@ -4,6 +4,7 @@
 //! happens in the log's callback, in log order, so that no request needs to survive for its effects to be complete.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use neorunbase_protocol::message::{
     CommitLocal, Decide, Finish, Prepare, ReadSetMessage, RollbackTo, ShardId, ShardRef, Timestamp,
@@ -16,6 +17,7 @@ use neorunbase_storage::wal::WalRecord;
 use neorunbase_txn::transaction::Participation;
 use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_types::{SqlError, SqlState};
+use neorunbase_world::fault::dawdle;
 use prost::Message;
 
 use super::commit_step::{CommitStep, PrepareStep};
@@ -289,7 +291,10 @@ impl DataNode {
         // Marked first, timestamp second: whoever holds a snapshot already will not have to see this commit.
         self.mark_in_doubt(participant);
         self.check_fences(participant)?;
+        let clock = &*self.world.clock;
+        dawdle(clock, "commit timestamp drawn late", Duration::from_millis(300)).await;
         let commit_timestamp = self.timestamps.next().await?;
+        dawdle(clock, "commit logged late", Duration::from_millis(300)).await;
         participant.set_commit_timestamp(commit_timestamp);
         participant.wake();
         if let Some(reads) = reads {

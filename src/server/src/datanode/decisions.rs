@@ -13,6 +13,7 @@ use neorunbase_protocol::message::{
 use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
+use neorunbase_world::fault::buggify;
 
 use super::commit::{outcome_at, wal_record};
 use super::failure::Failure;
@@ -316,7 +317,10 @@ impl DataNode {
             let transactions = self.transactions.lock();
             let revived = self.revived.lock();
             let all = transactions.values().chain(revived.values());
-            all.filter(|participant| self.is_abandoned(participant))
+            let asks_early = |participant: &Participant| {
+                participant.phase() == Phase::Prepared && buggify("anchor asked early")
+            };
+            all.filter(|participant| self.is_abandoned(participant) || asks_early(participant))
                 .cloned()
                 .collect()
         };

@@ -13,7 +13,7 @@ use neorunbase_protocol::coordinate::FenceTable;
 use neorunbase_protocol::message::{StatementContext, StorageId, Timestamp};
 use neorunbase_storage::descriptor::TableDescriptor;
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{dawdle, planted};
 use parking_lot::RwLock;
 
 use super::bulk::Applied;
@@ -197,6 +197,12 @@ impl DataNode {
             neorunbase_world::sometimes!("fence-waits-for-commits");
             self.world.clock.sleep(DRAIN_POLL).await;
         }
+        dawdle(
+            &*self.world.clock,
+            "fence logged late",
+            Duration::from_millis(500),
+        )
+        .await;
         let record = FenceRecord {
             storage: request.storage,
             write_version: fence.write_version,

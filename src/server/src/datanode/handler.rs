@@ -7,6 +7,7 @@ use neorunbase_protocol::message::{
     ShardStatus, StatusReply, WrittenReply,
 };
 use neorunbase_types::{SqlError, SqlState};
+use neorunbase_world::fault::buggify;
 
 use super::DataNode;
 use super::failure::Failure;
@@ -61,7 +62,11 @@ impl DataNode {
             RequestBody::CommitLocal(_) | RequestBody::Decide(_) | RequestBody::BulkWrite(_) => true,
             _ => false,
         };
+        let settles = commits || matches!(&body, RequestBody::Prepare(_) | RequestBody::Finish(_));
         let answer = self.carry_out_as_primary(body).await;
+        if settles && buggify("answer of a commit lost") {
+            return Err(Failure::OutcomeUnknown);
+        }
         match answer {
             // The log failed somewhere around the commit record: the next start may find it or not.
             Err(Failure::Sql(error))

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::{Entry, Follower, LogPosition, ShardLog};
-use neorunbase_storage::wal::{Frame, Lsn, Recovered, WalRecord};
+use neorunbase_storage::wal::{CorruptRecord, Frame, Lsn, Recovered, WalRecord};
 use prost::Message;
 
 use super::DataNode;
@@ -30,12 +30,15 @@ impl DataNode {
         log_from: &BTreeMap<ShardId, Lsn>,
     ) -> Result<(), StartError> {
         for corrupt in &recovered.corrupt {
+            let lost_below = first_after(&recovered.frames, corrupt);
             let damage = format!(
                 "log segment {} at byte {}: the record of position {} cannot be read",
                 corrupt.segment, corrupt.offset, corrupt.lsn
             );
             for shard in self.shards.read().values() {
-                if corrupt.shard.is_none_or(|damaged| damaged == shard.id) {
+                // A copy of the whole shard that came later holds what was lost.
+                let is_overtaken = log_from.get(&shard.id).is_some_and(|from| lost_below <= *from);
+                if corrupt.shard.is_none_or(|damaged| damaged == shard.id) && !is_overtaken {
                     tracing::error!(shard = shard.id, %damage, "shard is damaged and will not be served");
                     shard.damage.lock().get_or_insert_with(|| damage.clone());
                 }
@@ -101,6 +104,18 @@ impl DataNode {
         }
         Ok(replica)
     }
+}
+
+/// All that may be lost with `corrupt` is below this position.
+fn first_after(frames: &[Frame], corrupt: &CorruptRecord) -> Lsn {
+    if corrupt.shard.is_some() {
+        return corrupt.lsn + 1; // of its frame the rest was read
+    }
+    let after = frames
+        .iter()
+        .map(|frame| frame.lsn)
+        .find(|lsn| *lsn >= corrupt.lsn);
+    after.unwrap_or(Lsn::MAX)
 }
 
 /// Adds a record to those of its shard. One that stands where others did voids them and what followed them; one of an

@@ -7,6 +7,7 @@ use neorunbase_kms::{Keyring, open, seal};
 use neorunbase_protocol::message::ShardId;
 use neorunbase_storage::shard::ShardStore;
 use neorunbase_world::World;
+use neorunbase_world::coordination::CoordinationError;
 use neorunbase_world::disk::{read_file, replace_file};
 use prost::Message;
 
@@ -25,6 +26,9 @@ pub enum ServeError {
     /// Its engine or the registry.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The coordination service cannot be asked who holds it.
+    #[error(transparent)]
+    Coordination(#[from] CoordinationError),
 }
 
 fn registry_error(reason: impl std::fmt::Display) -> StartError {

@@ -207,6 +207,9 @@ impl DataNode {
         let interval = self.config.replication.in_sync_interval;
         self.start_task("data node in-sync sets", interval, |node| async move {
             node.change_in_sync_sets().await;
+            if let Err(error) = node.leave_sets_of_damaged().await {
+                tracing::debug!(%error, "damaged copies cannot leave their in-sync sets yet");
+            }
             node.hand_over_shards().await;
             true
         });

@@ -227,7 +227,8 @@ impl Writer {
                 continue;
             }
             let filled = self.written + self.pending.len() as u64;
-            let is_long = filled >= self.options.segment_bytes && filled > HEADER_BYTES as u64;
+            let is_long = filled >= self.options.segment_bytes || fault::buggify("log segment ends");
+            let is_long = is_long && filled > HEADER_BYTES as u64;
             if is_long || self.must_begin_segment {
                 self.sync_pending().await?;
                 self.begin_segment().await?;

@@ -26,7 +26,7 @@ use neorunbase_types::{Result, SqlError, SqlState};
 use neorunbase_world::World;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::{CoordinationError, Version};
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{buggify, dawdle, planted};
 use neorunbase_world::shard_engine::{EngineError, EngineKey};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, watch};
@@ -358,6 +358,12 @@ impl MetadataStore {
             return Ok(());
         }
         self.tell_followers(office, &accept).await?;
+        dawdle(
+            &*self.world.clock,
+            "catalog published late",
+            Duration::from_millis(800),
+        )
+        .await;
         self.publish(snapshot.clone());
         let publish = RequestBody::PublishCatalog(PublishCatalog {
             term,
@@ -443,7 +449,7 @@ impl MetadataStore {
             return Err(not_leader());
         };
         // What is granted here must end before a successor acknowledges anything.
-        if !self.oracle.has_lease() {
+        if !self.oracle.has_lease() || buggify("follower of the catalog refused") {
             return Err(not_leader());
         }
         let accepted = self.store.accepted();

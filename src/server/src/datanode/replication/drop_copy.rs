@@ -7,6 +7,7 @@ use super::super::DataNode;
 use super::super::registry::ServeError;
 use super::super::shard::engine_path;
 use crate::cluster::ShardMap;
+use crate::cluster::shard_map::confirmed_configuration;
 
 impl DataNode {
     /// Gives up the copies of shards whose latest configuration does not name this node. What is on disk goes at once, or
@@ -31,8 +32,9 @@ impl DataNode {
             return Ok(());
         }
         let mut registry = self.registry.lock().await;
-        // Nothing of them comes into the log any more while the registry is written.
+        // Nothing of them comes into the log any more while the registry is written, nor is anybody told what they hold.
         let _one_at_a_time = self.receiving.lock().await;
+        let dropped = self.certainly_unwanted(dropped).await?;
         let mut changed = registry.clone();
         for shard in &dropped {
             if let Ok(place) = changed.shards.binary_search_by_key(shard, |known| known.shard) {
@@ -61,5 +63,18 @@ impl DataNode {
             }
         }
         Ok(())
+    }
+
+    /// Those of `shards` whose configuration does not name this node. A map may be old, and the copy one that is counted on
+    /// since.
+    async fn certainly_unwanted(&self, shards: Vec<ShardId>) -> Result<Vec<ShardId>, ServeError> {
+        let mut unwanted = Vec::new();
+        for shard in shards {
+            let confirmed = confirmed_configuration(&*self.world.coordination, shard).await?;
+            if !confirmed.replicas.contains(&self.config.name) {
+                unwanted.push(shard);
+            }
+        }
+        Ok(unwanted)
     }
 }

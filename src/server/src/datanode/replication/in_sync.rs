@@ -1,8 +1,11 @@
 //! Primaries change their in-sync sets: without followers that are silent, with those that have caught up.
 
+use std::time::Duration;
+
 use futures::future::join_all;
 use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::Configuration;
+use neorunbase_world::fault::dawdle;
 
 use super::super::DataNode;
 use super::replica::Role;
@@ -13,6 +16,14 @@ impl DataNode {
     pub(in crate::datanode) async fn change_in_sync_sets(&self) {
         let proposals = self.proposals();
         let coordination = &*self.world.coordination;
+        if !proposals.is_empty() {
+            dawdle(
+                &*self.world.clock,
+                "in-sync set changed late",
+                Duration::from_millis(500),
+            )
+            .await;
+        }
         let changes = proposals.into_iter().map(|(shard, proposed)| async move {
             match change_shard(coordination, shard, &proposed).await {
                 Ok(current) => {

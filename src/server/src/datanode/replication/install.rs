@@ -10,6 +10,7 @@ use neorunbase_protocol::replicate::{CopiedEntry, CopyEnd, CopyPiece, CopyReply,
 use neorunbase_replication::{LogPosition, Reply};
 use neorunbase_storage::StorageError;
 use neorunbase_storage::shard::{SYSTEM_KEYSPACE, ShardStore};
+use neorunbase_world::fault::buggify;
 use neorunbase_world::shard_engine::{EngineBatch, EngineChange, KeyspaceId, ShardEngine};
 use prost::Message;
 
@@ -108,6 +109,9 @@ impl DataNode {
         };
         if let Some(refused) = self.offered(shard, piece.term, position) {
             return Ok(refused);
+        }
+        if piece.number < 2 && buggify("piece of a copy refused") {
+            return Ok(Taken::Failed);
         }
         if piece.number == 0 {
             self.begin_install(&piece, position).await?;

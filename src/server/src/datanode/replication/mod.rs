@@ -5,7 +5,8 @@
 //! - What a record does is known to the request that made it ([`step`]); without one (on followers, after a restart, in a
 //!   new term) it is read from the record ([`replay`]).
 //! - The node follows the shards' configurations ([`configure`]): terms begin ([`terms`]) and end ([`depose`]), the in-sync
-//!   set changes ([`in_sync`]), a shard is handed over ([`handover`]), a copy is not wanted any more ([`drop_copy`]). A follower that lacks too much gets a copy of everything ([`copy`], [`install`]).
+//!   set changes ([`in_sync`]), a shard is handed over ([`handover`]), a copy is not wanted any more
+//!   ([`drop_copy`]) or damaged ([`damaged`]). A follower that lacks too much gets a copy of everything ([`copy`], [`install`]).
 //!
 //! All of it is behind one lock that is never held across an await. Whoever holds it may take any other lock of the
 //! node; nobody takes it while holding another.
@@ -14,6 +15,7 @@ mod advance;
 mod append;
 mod configure;
 mod copy;
+mod damaged;
 mod depose;
 mod drop_copy;
 mod handover;

@@ -1,12 +1,13 @@
 //! Entries come in from primaries.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use neorunbase_protocol::message::ShardId;
 use neorunbase_protocol::replicate::{Replicate, ReplicateReply, ShardAppend, ShardReply, ShardReplyKind};
 use neorunbase_replication::{Append, Entry, LogPosition, Received, Reply};
 use neorunbase_storage::wal::{self, Lsn, WalRecord};
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{dawdle, planted};
 use prost::Message;
 
 use super::super::DataNode;
@@ -21,7 +22,14 @@ impl DataNode {
         let node = self.shared()?;
         // What is in memory must come into the log even if the sender goes away: it is not going to be written again.
         let step = async move { node.take_over(request).await };
-        DurableStep::new(self.world.spawner.clone(), step).await
+        let reply = DurableStep::new(self.world.spawner.clone(), step).await;
+        dawdle(
+            &*self.world.clock,
+            "entries acknowledged late",
+            Duration::from_millis(300),
+        )
+        .await;
+        reply
     }
 
     async fn take_over(&self, request: Replicate) -> Result<ReplicateReply, Failure> {
@@ -86,8 +94,7 @@ impl DataNode {
             return None;
         };
         if replica.shard.is_damaged() {
-            // Nothing of it is worth anything: it asks for a copy of everything.
-            return Some(Received::Refused(Reply::Mismatch { retry_after: 0 }));
+            return Some(Received::Refused(Reply::Damaged));
         }
         Some(follower.receive(decode(append)?, self.world.clock.monotonic()))
     }
@@ -202,6 +209,7 @@ fn encode_reply(shard: ShardId, reply: Reply) -> ShardReply {
         Reply::Matched { up_to } => (ShardReplyKind::Matched, up_to),
         Reply::Mismatch { retry_after } => (ShardReplyKind::Mismatch, retry_after),
         Reply::Stale { term } => (ShardReplyKind::Stale, term),
+        Reply::Damaged => (ShardReplyKind::Damaged, 0),
     };
     ShardReply {
         shard,

@@ -10,7 +10,7 @@ use neorunbase_protocol::replicate::{
 use neorunbase_replication::{Append, Asked, Next, Reply};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{buggify, dawdle, planted};
 
 use super::super::DataNode;
 use super::replica::{Payload, Role};
@@ -78,6 +78,12 @@ impl DataNode {
         let call = channel.call(Request {
             body: Some(RequestBody::Replicate(message)),
         });
+        dawdle(
+            &*self.world.clock,
+            "entries shipped late",
+            Duration::from_millis(200),
+        )
+        .await;
         let deadline = self.config.replication.call_deadline;
         let Ok(Ok(response)) = timeout(&*self.world.clock, deadline, call).await else {
             return false;
@@ -85,6 +91,9 @@ impl DataNode {
         let Some(ResponseBody::Replicated(reply)) = response.body else {
             return false;
         };
+        if buggify("follower's answer lost") {
+            return false;
+        }
         // The follower reckons its promise from when it heard: only a lease from before that ends in time.
         let asked_at = if planted("lease-from-answer") {
             self.world.clock.monotonic()
@@ -117,7 +126,12 @@ impl DataNode {
                 continue;
             }
             let room = MOST_BYTES.saturating_sub(bytes);
-            match primary.next(follower, MOST_ENTRIES, room) {
+            let most = if buggify("one entry shipped") {
+                1
+            } else {
+                MOST_ENTRIES
+            };
+            match primary.next(follower, most, room) {
                 Some(Next::Append(append)) => {
                     bytes += append
                         .entries
@@ -202,5 +216,6 @@ fn decode_reply(reply: &ShardReply) -> Option<Reply> {
             retry_after: reply.value,
         },
         ShardReplyKind::Stale => Reply::Stale { term: reply.value },
+        ShardReplyKind::Damaged => Reply::Damaged,
     })
 }

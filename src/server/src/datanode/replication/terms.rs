@@ -8,7 +8,7 @@ use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::{Configuration, LogPosition, NotYet};
 use neorunbase_storage::wal::{self, WalRecord};
 use neorunbase_world::clock::timeout;
-use neorunbase_world::fault::planted;
+use neorunbase_world::fault::{dawdle, planted};
 use prost::Message;
 
 use super::super::log_record::{LogEntry, LogRecord, TermBeganRecord};
@@ -69,6 +69,7 @@ impl DataNode {
         }
         if !begin.is_empty() {
             self.register_terms(&begin).await?;
+            dawdle(&*self.world.clock, "term begun late", Duration::from_millis(500)).await;
             join_all(
                 begin
                     .into_iter()
