@@ -13,6 +13,7 @@ use neorunbase_workloads::bank::Bank;
 use neorunbase_workloads::definitions::Definitions;
 use neorunbase_workloads::durability::Durability;
 use neorunbase_workloads::list_append::{Level, ListAppend};
+use neorunbase_workloads::old_snapshots::OldSnapshots;
 use neorunbase_workloads::predicate_skew::PredicateSkew;
 use neorunbase_workloads::savepoint_locks::SavepointLocks;
 use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
@@ -138,6 +139,7 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         Arc::new(SavepointLocks::new("savepoint_rows", shards)),
         Arc::new(PredicateSkew::new("teams", shards)),
         Arc::new(Definitions::new("defined", shards)),
+        Arc::new(OldSnapshots::new("old_rows", shards)),
     ]
 }
 

@@ -13,6 +13,7 @@ pub mod drive;
 pub mod durability;
 pub mod history;
 pub mod list_append;
+pub mod old_snapshots;
 pub mod predicate_skew;
 pub mod savepoint_locks;
 pub mod workload;

@@ -40,6 +40,7 @@ mod outside {
     use neorunbase_workloads::definitions::Definitions;
     use neorunbase_workloads::durability::Durability;
     use neorunbase_workloads::list_append::{Level, ListAppend};
+    use neorunbase_workloads::old_snapshots::OldSnapshots;
     use neorunbase_workloads::predicate_skew::PredicateSkew;
     use neorunbase_workloads::savepoint_locks::SavepointLocks;
     use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
@@ -120,6 +121,7 @@ mod outside {
             Arc::new(SavepointLocks::new("savepoint_rows", shards)),
             Arc::new(PredicateSkew::new("teams", shards)),
             Arc::new(Definitions::new("defined", shards)),
+            Arc::new(OldSnapshots::new("old_rows", shards)),
         ];
         let chosen: Vec<_> = all
             .into_iter()

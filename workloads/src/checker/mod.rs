@@ -5,5 +5,6 @@ pub mod definitions;
 pub mod durability;
 pub mod graph;
 pub mod list_append;
+pub mod old_snapshots;
 pub mod predicate_skew;
 pub mod savepoint_locks;
