@@ -76,7 +76,7 @@ pub struct Knobs {
     pub garbage_interval_ms: u64,
     /// How long old versions stay readable, in milliseconds.
     pub history_retention_ms: u64,
-    /// A longer lock wait is a deadlock, in milliseconds.
+    /// A longer lock wait is looked at for a deadlock across nodes, in milliseconds.
     pub deadlock_timeout_ms: u64,
     /// Silence of a Coordinator that rolls its transactions back, in milliseconds.
     pub abandon_after_ms: u64,
@@ -99,7 +99,7 @@ impl Knobs {
             checkpoint_wal_bytes: pick(random, &[16 << 10, 256 << 10, 64 << 20]),
             wal_segment_bytes: pick(random, &[16 << 10, 128 << 10, 16 << 20]),
             garbage_interval_ms: pick(random, &[500, 2_000, 10_000]),
-            history_retention_ms: pick(random, &[15_000, 60_000, 300_000]),
+            history_retention_ms: pick(random, &[2_000, 15_000, 60_000, 300_000]),
             deadlock_timeout_ms: pick(random, &[500, 1_000, 3_000]),
             abandon_after_ms: pick(random, &[1_500, 3_000, 5_000]),
             in_doubt_patience_ms: pick(random, &[50, 300, 1_000]),

@@ -16,6 +16,7 @@ pub mod durability;
 pub mod history;
 pub mod list_append;
 pub mod long_fork;
+pub mod old_snapshots;
 pub mod predicate_skew;
 pub mod registers;
 pub mod ring;

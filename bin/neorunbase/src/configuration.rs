@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use neorunbase_rocksdb_engine::RocksDbOptions;
+use neorunbase_server::datanode::DataNodeConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
@@ -91,6 +92,8 @@ pub struct DataNodeConfiguration {
     pub block_cache_mebibytes: usize,
     /// Unflushed changes of all shards together, in MiB.
     pub write_buffer_mebibytes: usize,
+    /// How long old row versions stay readable.
+    pub history_retention_seconds: u64,
     /// How to reach ZooKeeper.
     pub zookeeper: ZooKeeperConfiguration,
 }
@@ -105,6 +108,7 @@ impl Default for DataNodeConfiguration {
             admin_address: "127.0.0.1:8081".to_owned(),
             block_cache_mebibytes: engines.block_cache_bytes >> 20,
             write_buffer_mebibytes: engines.total_write_buffer_bytes >> 20,
+            history_retention_seconds: DataNodeConfig::new("").history_retention.as_secs(),
             zookeeper: ZooKeeperConfiguration::default(),
         }
     }

@@ -42,7 +42,10 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
         let settings = DataNodeSettings {
             internal_address: configuration.internal_address.clone(),
             session_timeout,
-            node: DataNodeConfig::new(configuration.name.clone()),
+            node: DataNodeConfig {
+                history_retention: Duration::from_secs(configuration.history_retention_seconds),
+                ..DataNodeConfig::new(configuration.name.clone())
+            },
         };
         let data_node = start_data_node(world, settings, &master_key, None)
             .await

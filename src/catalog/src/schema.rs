@@ -77,6 +77,10 @@ pub struct Table {
     pub next_column_id: ColumnId,
     /// Who created it.
     pub owner: String,
+    /// The timestamp at which its storage took over from nothing, or from another one: it holds nothing of the past
+    /// before.
+    #[serde(default)]
+    pub rows_since: u64,
 }
 
 /// The hidden `bigint` key of tables without a primary key.

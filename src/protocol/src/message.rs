@@ -31,7 +31,7 @@ pub struct Request {
     /// What is asked.
     #[prost(
         oneof = "RequestBody",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 24, 30, 31, 32, 33, 34, 35, 36, 37"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 24, 27, 30, 31, 32, 33, 34, 35, 36, 37"
     )]
     pub body: Option<RequestBody>,
 }
@@ -96,6 +96,9 @@ pub enum RequestBody {
     /// Whether what a serializable transaction has read is still so when it commits.
     #[prost(message, tag = "24")]
     Validate(Validate),
+    /// Who waits for whose row locks.
+    #[prost(message, tag = "27")]
+    LockWaits(LockWaitsRequest),
     /// A version of the catalog, to be kept.
     #[prost(message, tag = "30")]
     AcceptCatalog(AcceptCatalog),
@@ -211,6 +214,9 @@ pub struct StatementContext {
     /// The version of the table that a read knows; 0: does not matter. Writes have it in the table's descriptor.
     #[prost(uint64, tag = "9")]
     pub table_version: u64,
+    /// The request was sent before, and its answer was lost.
+    #[prost(bool, tag = "10")]
+    pub repeated: bool,
 }
 
 /// Rows by key, in the order of the keys that exist and pass the filter.
@@ -538,6 +544,10 @@ pub struct QueryDecision {
     /// Decide to abort, durably, if undecided and its coordinator has gone silent.
     #[prost(bool, tag = "3")]
     pub abort_if_abandoned: bool,
+    /// It may have committed in one round. No decision is kept of that, so a node without a trace of it may have
+    /// forgotten it.
+    #[prost(bool, tag = "4")]
+    pub one_round: bool,
 }
 
 /// The Coordinator of these transactions is alive.
@@ -590,6 +600,14 @@ pub struct CollectGarbage {
     pub watermark: Timestamp,
 }
 
+/// Asks for [`LockWaitsReply`].
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LockWaitsRequest {
+    /// Leave out those who have not waited that long yet.
+    #[prost(uint64, tag = "1")]
+    pub min_wait_micros: u64,
+}
+
 /// Asks for [`StatusReply`].
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct StatusRequest {}
@@ -606,7 +624,7 @@ pub struct TimestampsRequest {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Response {
     /// What is answered.
-    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21")]
+    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21, 27")]
     pub body: Option<ResponseBody>,
 }
 
@@ -658,6 +676,9 @@ pub enum ResponseBody {
     /// A definition was carried out.
     #[prost(message, tag = "21")]
     Defined(DefinedReply),
+    /// Who waits for whose row locks.
+    #[prost(message, tag = "27")]
+    LockWaits(LockWaitsReply),
 }
 
 /// Failure, as SQL error or as a reason to route again.
@@ -830,6 +851,28 @@ pub struct ShardStatus {
     /// Transactions prepared and undecided.
     #[prost(uint64, tag = "5")]
     pub prepared: u64,
+}
+
+/// Who waits for whose row locks on a node.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct LockWaitsReply {
+    /// One for each pair.
+    #[prost(message, repeated, tag = "1")]
+    pub waits: Vec<LockWaitEdge>,
+}
+
+/// A transaction that waits for another.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LockWaitEdge {
+    /// Who waits.
+    #[prost(fixed64, tag = "1")]
+    pub waiter: TransactionId,
+    /// Names the wait; another wait never has the same number.
+    #[prost(fixed64, tag = "2")]
+    pub wait: u64,
+    /// For whom.
+    #[prost(fixed64, tag = "3")]
+    pub blocker: TransactionId,
 }
 
 /// A run of timestamps.

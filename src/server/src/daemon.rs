@@ -433,6 +433,10 @@ impl PeerDirectory for ShardPeers {
             .map(|(reference, channel)| (channel, reference))
     }
 
+    fn data_nodes(&self) -> Vec<String> {
+        self.0.data_nodes()
+    }
+
     async fn channel_to(&self, name: &str) -> Option<Arc<dyn Channel>> {
         self.0.channel(name)
     }

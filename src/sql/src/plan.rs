@@ -5,7 +5,7 @@ use std::sync::Arc;
 use neorunbase_catalog::Table;
 use neorunbase_catalog::schema::{Column, TableId};
 use neorunbase_expression::{Expression, ScanProgram, WriteProgram};
-use neorunbase_types::{SqlError, SqlType};
+use neorunbase_types::{Interval, SqlError, SqlType};
 use serde::{Deserialize, Serialize};
 
 use crate::access::{AccessPath, RowLocking};
@@ -34,6 +34,8 @@ pub struct Statement {
     pub catalog_version: u64,
     /// May run in a READ ONLY transaction.
     pub read_only: bool,
+    /// It says `cluster_logical_timestamp()`: each execution has to be analysed with the timestamp that it is to show.
+    pub uses_logical_timestamp: bool,
 }
 
 /// The kinds of statement.
@@ -184,16 +186,29 @@ pub struct TransactionModes {
     pub read_only: Option<bool>,
     /// DEFERRABLE / NOT DEFERRABLE
     pub deferrable: Option<bool>,
+    /// AS OF SYSTEM TIME
+    pub as_of: Option<AsOf>,
+}
+
+/// Which past AS OF SYSTEM TIME shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AsOf {
+    /// A timestamp of the database, as `cluster_logical_timestamp()` shows it.
+    Logical(u64),
+    /// An instant, in microseconds since 1970.
+    Instant(i64),
+    /// So long ago: a negative interval.
+    Ago(Interval),
 }
 
 /// Isolation levels. READ UNCOMMITTED is READ COMMITTED, as in PostgreSQL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum IsolationLevel {
     /// Each statement sees what was committed before it began.
     ReadCommitted,
     /// Snapshot isolation.
     RepeatableRead,
-    /// Not supported yet: 0A000.
+    /// Strict serializability.
     Serializable,
 }
 

@@ -61,7 +61,11 @@ impl From<StorageError> for Box<SqlError> {
             }
             StorageError::SnapshotTooOld { .. } => {
                 return SqlError::new(SqlState::SNAPSHOT_TOO_OLD, "snapshot too old")
-                    .with_detail(error.to_string());
+                    .with_detail(error.to_string())
+                    .with_hint(
+                        "Old row versions stay readable for history_retention_seconds of the data nodes; VACUUM removes them \
+                         earlier.",
+                    );
             }
             StorageError::Engine(EngineError::Io(_)) => SqlState::IO_ERROR,
             StorageError::UnknownStorage(_)

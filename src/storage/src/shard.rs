@@ -14,7 +14,7 @@ mod version;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use neorunbase_world::shard_engine::{KeyspaceId, ShardEngine};
@@ -45,6 +45,8 @@ pub struct ShardStore {
     collected_below: AtomicU64,
     /// Storages dropped by this process: what is still under way for them is skipped.
     dropped: RwLock<BTreeSet<u64>>,
+    /// Nothing is collected any more.
+    is_retired: AtomicBool,
     /// Held by everything that reads in order to write.
     writing: Mutex<()>,
 }
@@ -71,6 +73,7 @@ impl ShardStore {
             engine,
             collected_below: AtomicU64::new(collected_below),
             dropped: RwLock::new(BTreeSet::new()),
+            is_retired: AtomicBool::new(false),
             writing: Mutex::new(()),
         })
     }
@@ -78,6 +81,13 @@ impl ShardStore {
     /// The engine below.
     pub fn engine(&self) -> &Arc<dyn ShardEngine> {
         &self.engine
+    }
+
+    /// The engine gets other content: collections that are under way must not touch that, nor what it says of how far it
+    /// was collected.
+    pub fn retire(&self) {
+        let _writing = self.writing.lock();
+        self.is_retired.store(true, Ordering::SeqCst);
     }
 
     /// Makes a table's or index's keyspace, durably, unless it is there.

@@ -1,7 +1,7 @@
 //! Transactions as one participant sees them: row locks, deadlocks, uncommitted writes, and the states between a
 //! first statement and an outcome. Nothing here does I/O; the Data Node drives it.
 
-mod deadlock;
+pub mod deadlock;
 pub mod lock_table;
 pub mod outcomes;
 pub mod read_set;

@@ -19,11 +19,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use neorunbase_protocol::message::{ShardId, StorageId, TransactionId};
-use neorunbase_world::Clock;
+use neorunbase_world::{Clock, MonotonicTime};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::deadlock::waits_for_itself;
+use crate::deadlock::{WaitEdge, waits_for_itself};
 
 /// Names what is locked: a row by its primary key, or a unique index's value by its index key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -50,6 +50,8 @@ pub enum LockStrength {
 pub enum WaitPolicy {
     /// Give up at once: [`LockError::NotAvailable`].
     NoWait,
+    /// Wait for as long as it takes.
+    Wait,
     /// Wait so long, then give up: [`LockError::TimedOut`].
     WaitUpTo(Duration),
 }
@@ -84,15 +86,21 @@ pub enum LockError {
 
 const STRIPES: usize = 64;
 type FixedState = BuildHasherDefault<DefaultHasher>;
-type WaitId = u64;
+/// Names a wait; never used again, not even by the next process on the same node.
+pub type WaitId = u64;
 
 /// The locks.
 pub struct LockTable {
     stripes: Vec<Mutex<HashMap<LockKey, Entry, FixedState>>>,
     /// Who waits for what. Always locked before a stripe, never after.
-    waits: Mutex<BTreeMap<(TransactionId, WaitId), LockKey>>,
+    waits: Mutex<BTreeMap<(TransactionId, WaitId), Wait>>,
     next_wait: AtomicU64,
     hasher: FixedState,
+}
+
+struct Wait {
+    key: LockKey,
+    since: MonotonicTime,
 }
 
 #[derive(Default)]
@@ -106,7 +114,7 @@ struct Waiter {
     owner: TransactionId,
     wait: WaitId,
     strength: LockStrength,
-    grant: oneshot::Sender<Granted>,
+    grant: oneshot::Sender<Result<Granted, LockError>>,
 }
 
 impl Entry {
@@ -166,7 +174,7 @@ impl Entry {
                 // A request dropped while it waited must not hold the lock.
                 if !waiter.grant.is_closed() {
                     let granted = self.grant(waiter.owner, waiter.strength);
-                    let _ = waiter.grant.send(granted);
+                    let _ = waiter.grant.send(Ok(granted));
                 }
             }
         }
@@ -200,17 +208,17 @@ impl Entry {
 
 impl Default for LockTable {
     fn default() -> Self {
-        Self::new()
+        Self::new(0)
     }
 }
 
 impl LockTable {
-    /// No locks.
-    pub fn new() -> Self {
+    /// No locks. Waits are numbered from `first_wait` on; drawn at random, it makes their numbers unique over restarts.
+    pub fn new(first_wait: WaitId) -> Self {
         Self {
             stripes: (0..STRIPES).map(|_| Mutex::new(HashMap::default())).collect(),
             waits: Mutex::new(BTreeMap::new()),
-            next_wait: AtomicU64::new(0),
+            next_wait: AtomicU64::new(first_wait >> 1),
             hasher: FixedState::default(),
         }
     }
@@ -248,10 +256,12 @@ impl LockTable {
         if let Some(granted) = self.try_lock(owner, key, strength) {
             return Ok(granted);
         }
-        let WaitPolicy::WaitUpTo(limit) = policy else {
-            return Err(LockError::NotAvailable);
+        let limit = match policy {
+            WaitPolicy::NoWait => return Err(LockError::NotAvailable),
+            WaitPolicy::Wait => None,
+            WaitPolicy::WaitUpTo(limit) => Some(limit),
         };
-        let mut pending = match self.enqueue(owner, key, strength) {
+        let mut pending = match self.enqueue(owner, key, strength, clock.monotonic()) {
             Enqueued::Granted(granted) => return Ok(granted),
             Enqueued::Waiting(pending) => pending,
         };
@@ -259,15 +269,27 @@ impl LockTable {
             neorunbase_world::sometimes!("deadlock-found");
             return pending.give_up(LockError::Deadlock);
         }
+        let limited = async {
+            match limit {
+                Some(limit) => clock.sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            granted = &mut pending.receiver => granted.map_err(|_| LockError::Cancelled),
+            ended = &mut pending.receiver => ended.unwrap_or(Err(LockError::Cancelled)),
             () = cancelled => pending.give_up(LockError::Cancelled),
-            () = clock.sleep(limit) => pending.give_up(LockError::TimedOut),
+            () = limited => pending.give_up(LockError::TimedOut),
         }
     }
 
-    fn enqueue(&self, owner: TransactionId, key: &LockKey, strength: LockStrength) -> Enqueued<'_> {
+    fn enqueue(
+        &self,
+        owner: TransactionId,
+        key: &LockKey,
+        strength: LockStrength,
+        now: MonotonicTime,
+    ) -> Enqueued<'_> {
         let mut waits = self.waits.lock();
         let mut stripe = self.stripe(key).lock();
         let entry = stripe.entry(key.clone()).or_default();
@@ -287,12 +309,19 @@ impl LockTable {
         } else {
             entry.queue.push_back(waiter);
         }
-        waits.insert((owner, wait), key.clone());
+        let (key, since) = (key.clone(), now);
+        waits.insert(
+            (owner, wait),
+            Wait {
+                key: key.clone(),
+                since,
+            },
+        );
         Enqueued::Waiting(PendingLock {
             table: self,
             owner,
             wait,
-            key: key.clone(),
+            key,
             receiver,
         })
     }
@@ -300,12 +329,58 @@ impl LockTable {
     fn closes_a_cycle(&self, owner: TransactionId) -> bool {
         let waits = self.waits.lock();
         waits_for_itself(owner, |transaction, into| {
-            for ((_, wait), key) in waits.range((transaction, 0)..=(transaction, WaitId::MAX)) {
+            for ((_, wait), Wait { key, .. }) in waits.range((transaction, 0)..=(transaction, WaitId::MAX)) {
                 if let Some(entry) = self.stripe(key).lock().get(key) {
                     entry.blockers_of(*wait, into);
                 }
             }
         })
+    }
+
+    /// Who waits for whom now, of those who have waited since `before` or longer.
+    pub fn edges(&self, before: MonotonicTime) -> Vec<WaitEdge> {
+        let mut edges = Vec::new();
+        let mut blockers = Vec::new();
+        let waits = self.waits.lock();
+        for ((waiter, wait), Wait { key, since }) in waits.iter() {
+            if *since > before {
+                continue;
+            }
+            if let Some(entry) = self.stripe(key).lock().get(key) {
+                entry.blockers_of(*wait, &mut blockers);
+            }
+            edges.extend(blockers.drain(..).map(|blocker| WaitEdge {
+                waiter: *waiter,
+                wait: *wait,
+                blocker,
+            }));
+        }
+        edges
+    }
+
+    /// Whether anybody has waited since `before` or longer.
+    pub fn is_waiting_since(&self, before: MonotonicTime) -> bool {
+        self.waits.lock().values().any(|wait| wait.since <= before)
+    }
+
+    /// Ends the waits of `owner` with [`LockError::Deadlock`]. Returns whether there were any.
+    pub fn break_deadlock(&self, owner: TransactionId) -> bool {
+        let waits = self.waits.lock();
+        let mut found = false;
+        for ((_, wait), Wait { key, .. }) in waits.range((owner, 0)..=(owner, WaitId::MAX)) {
+            let mut stripe = self.stripe(key).lock();
+            let Some(entry) = stripe.get_mut(key) else {
+                continue;
+            };
+            let place = entry.queue.iter().position(|waiter| waiter.wait == *wait);
+            if let Some(waiter) = place.and_then(|place| entry.queue.remove(place)) {
+                found = true;
+                // Whoever is gone already needs no answer.
+                let _ = waiter.grant.send(Err(LockError::Deadlock));
+                entry.grant_waiters();
+            }
+        }
+        found
     }
 
     /// Gives locks back; keys that `owner` does not hold are ignored.
@@ -343,14 +418,14 @@ struct PendingLock<'a> {
     owner: TransactionId,
     wait: WaitId,
     key: LockKey,
-    receiver: oneshot::Receiver<Granted>,
+    receiver: oneshot::Receiver<Result<Granted, LockError>>,
 }
 
 impl PendingLock<'_> {
     /// Leaves the queue, unless the lock was granted a moment before.
     fn give_up(&mut self, reason: LockError) -> Result<Granted, LockError> {
         self.leave();
-        self.receiver.try_recv().map_err(|_| reason)
+        self.receiver.try_recv().unwrap_or(Err(reason))
     }
 
     fn leave(&self) {

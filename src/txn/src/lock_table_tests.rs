@@ -66,7 +66,7 @@ use LockStrength::{Exclusive, Share};
 
 #[tokio::test]
 async fn shares_coexist_and_exclusive_excludes() {
-    let table = LockTable::new();
+    let table = LockTable::default();
     assert_eq!(lock(&table, 1, "a", Share).await, Ok(Granted::New));
     assert_eq!(lock(&table, 2, "a", Share).await, Ok(Granted::New));
     assert_eq!(table.try_lock(3, &key("a"), Exclusive), None);
@@ -84,7 +84,7 @@ async fn shares_coexist_and_exclusive_excludes() {
 
 #[tokio::test]
 async fn waiters_are_served_in_order() {
-    let table = Arc::new(LockTable::new());
+    let table = Arc::new(LockTable::default());
     lock(&table, 1, "a", Exclusive).await.unwrap();
     let second = spawn_lock(&table, 2, "a", Exclusive);
     settle().await;
@@ -102,7 +102,7 @@ async fn waiters_are_served_in_order() {
 
 #[tokio::test]
 async fn a_cycle_fails_the_newcomer() {
-    let table = Arc::new(LockTable::new());
+    let table = Arc::new(LockTable::default());
     lock(&table, 1, "a", Exclusive).await.unwrap();
     lock(&table, 2, "b", Exclusive).await.unwrap();
     let first = spawn_lock(&table, 1, "b", Exclusive);
@@ -114,7 +114,7 @@ async fn a_cycle_fails_the_newcomer() {
 
 #[tokio::test]
 async fn two_upgrades_deadlock() {
-    let table = Arc::new(LockTable::new());
+    let table = Arc::new(LockTable::default());
     lock(&table, 1, "a", Share).await.unwrap();
     lock(&table, 2, "a", Share).await.unwrap();
     let first = spawn_lock(&table, 1, "a", Exclusive);
@@ -126,7 +126,7 @@ async fn two_upgrades_deadlock() {
 
 #[tokio::test]
 async fn an_upgrade_goes_before_those_who_wait() {
-    let table = Arc::new(LockTable::new());
+    let table = Arc::new(LockTable::default());
     lock(&table, 1, "a", Share).await.unwrap();
     let other = spawn_lock(&table, 2, "a", Exclusive);
     settle().await;
@@ -138,7 +138,7 @@ async fn an_upgrade_goes_before_those_who_wait() {
 #[tokio::test]
 async fn queue_order_counts_as_waiting() {
     // 1 holds a share of a; 2 waits to write a; 3 queues behind 2 while holding b; 1 wants b: 1 → 3 → 2 → 1.
-    let table = Arc::new(LockTable::new());
+    let table = Arc::new(LockTable::default());
     lock(&table, 1, "a", Share).await.unwrap();
     lock(&table, 3, "b", Exclusive).await.unwrap();
     let second = spawn_lock(&table, 2, "a", Exclusive);
@@ -154,7 +154,7 @@ async fn queue_order_counts_as_waiting() {
 
 #[tokio::test]
 async fn timeouts_and_dropped_waits_leave_the_queue() {
-    let table = Arc::new(LockTable::new());
+    let table = Arc::new(LockTable::default());
     lock(&table, 1, "a", Exclusive).await.unwrap();
     let short = WaitPolicy::WaitUpTo(Duration::from_millis(5));
     let result = table
@@ -173,4 +173,46 @@ async fn timeouts_and_dropped_waits_leave_the_queue() {
     assert_eq!(cancelled, Err(LockError::Cancelled));
     table.release(1, [&key("a")]);
     assert_eq!(table.locked_keys(), 0);
+}
+
+#[tokio::test]
+async fn a_victim_of_a_wider_deadlock_stops_waiting() {
+    let table = Arc::new(LockTable::default());
+    lock(&table, 1, "a", Exclusive).await.unwrap();
+    let second = spawn_lock(&table, 2, "a", Exclusive);
+    settle().await;
+    let third = spawn_lock(&table, 3, "a", Exclusive);
+    settle().await;
+    let edges = table.edges(MonotonicTime(0));
+    let pairs: Vec<_> = edges.iter().map(|edge| (edge.waiter, edge.blocker)).collect();
+    assert_eq!(pairs, [(2, 1), (3, 1), (3, 2)]);
+    assert!(table.is_waiting_since(MonotonicTime(0)));
+    assert!(!table.break_deadlock(1), "it does not wait");
+    assert!(table.break_deadlock(2));
+    assert_eq!(second.await.unwrap(), Err(LockError::Deadlock));
+    let left = table.edges(MonotonicTime(0));
+    assert_eq!(left.len(), 1);
+    assert!(edges.contains(&left[0]), "the other wait is the same one");
+    table.release(1, [&key("a")]);
+    assert_eq!(third.await.unwrap(), Ok(Granted::New));
+    assert_eq!(table.waiting(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_without_a_limit_goes_on() {
+    let table = Arc::new(LockTable::default());
+    lock(&table, 1, "a", Exclusive).await.unwrap();
+    let waiting = {
+        let table = table.clone();
+        tokio::spawn(async move {
+            let wait = WaitPolicy::Wait;
+            table
+                .lock(&RuntimeClock, 2, &key("a"), Exclusive, wait, pending())
+                .await
+        })
+    };
+    tokio::time::sleep(Duration::from_secs(86_400)).await;
+    assert!(!waiting.is_finished());
+    table.release(1, [&key("a")]);
+    assert_eq!(waiting.await.unwrap(), Ok(Granted::New));
 }

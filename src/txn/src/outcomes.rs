@@ -23,6 +23,8 @@ pub struct Outcomes<Detail> {
     order: VecDeque<TransactionId>,
     abandoned: BTreeMap<TransactionId, ()>,
     fence: TransactionId,
+    /// The latest transaction whose outcome was dropped.
+    forgotten: TransactionId,
     capacity: usize,
 }
 
@@ -34,6 +36,7 @@ impl<Detail: Clone> Outcomes<Detail> {
             order: VecDeque::new(),
             abandoned: BTreeMap::new(),
             fence: 0,
+            forgotten: 0,
             capacity,
         }
     }
@@ -49,6 +52,7 @@ impl<Detail: Clone> Outcomes<Detail> {
             && let Some(oldest) = self.order.pop_front()
         {
             self.recent.remove(&oldest);
+            self.forgotten = self.forgotten.max(oldest);
         }
     }
 
@@ -80,6 +84,11 @@ impl<Detail: Clone> Outcomes<Detail> {
         self.recent
             .get(&transaction)
             .and_then(|(_, detail)| detail.clone())
+    }
+
+    /// Outcomes of transactions up to this one may have been dropped.
+    pub fn forgotten(&self) -> TransactionId {
+        self.forgotten
     }
 
     /// Whether a transaction that this node does not hold may begin here.
@@ -116,6 +125,7 @@ mod tests {
             outcomes.record(transaction, Outcome::Committed(30), None);
         }
         assert_eq!(outcomes.get(20), None);
+        assert!(outcomes.forgotten() >= 20);
         assert!(outcomes.may_begin(19));
     }
 }

@@ -43,6 +43,7 @@ mod outside {
     use neorunbase_workloads::durability::Durability;
     use neorunbase_workloads::list_append::{Level, ListAppend};
     use neorunbase_workloads::long_fork::LongFork;
+    use neorunbase_workloads::old_snapshots::OldSnapshots;
     use neorunbase_workloads::predicate_skew::PredicateSkew;
     use neorunbase_workloads::registers::Registers;
     use neorunbase_workloads::ring::Ring;
@@ -133,6 +134,7 @@ mod outside {
             Arc::new(Counters::new("counters", shards)),
             Arc::new(SecondaryIndex::new("categorized", shards)),
             Arc::new(Deadlocks::new("crossed", shards)),
+            Arc::new(OldSnapshots::new("old_rows", shards)),
         ];
         let chosen: Vec<_> = all
             .into_iter()

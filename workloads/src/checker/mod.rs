@@ -9,6 +9,7 @@ pub mod graph;
 pub mod linearizability;
 pub mod list_append;
 pub mod long_fork;
+pub mod old_snapshots;
 pub mod predicate_skew;
 pub mod registers;
 pub mod ring;

@@ -1,6 +1,7 @@
 //! The Coordinator: where clients connect. It analyses statements, routes them to shards, drives transactions
 //! and, while it leads, owns the catalog and the timestamp oracle.
 
+mod as_of;
 mod execute;
 mod gateway;
 mod heartbeat;

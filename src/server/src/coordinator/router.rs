@@ -136,6 +136,11 @@ impl Router {
         }
     }
 
+    /// The time.
+    pub fn clock(&self) -> &dyn neorunbase_world::Clock {
+        &*self.parts.world.clock
+    }
+
     /// The nodes and shards.
     pub fn directory(&self) -> &Arc<NodeDirectory> {
         &self.parts.directory

@@ -12,7 +12,7 @@ use neorunbase_expression::EvaluationContext;
 use neorunbase_frontend::{
     Client, ColumnDescription, ExecuteOutcome, Portal, Prepared, Session, Startup, TransactionStatus,
 };
-use neorunbase_protocol::message::ProgramRef;
+use neorunbase_protocol::message::{ProgramRef, Timestamp};
 use neorunbase_sql::parser::{ParsedKind, ParsedStatement, parse};
 use neorunbase_sql::plan::{
     Definition, Plan, SettingCommand, Statement, TransactionCommand, TransactionModes,
@@ -35,13 +35,17 @@ use super::{Coordinator, DATABASE};
 /// Rows between two looks at the client's buffer.
 const ROWS_PER_FLUSH: usize = 64;
 
-/// A statement with what its executions have in common.
+/// A statement with what its executions have in common, or of one execution: what it reads and shows of time.
 struct CachedPlan {
     parsed: ParsedStatement,
     parameter_types: Vec<Option<SqlType>>,
     statement: Statement,
     location: OnceLock<TableLocation>,
     program: OnceLock<ProgramRef>,
+    /// AS OF SYSTEM TIME; 0: none, or to be resolved at each execution.
+    as_of: Timestamp,
+    /// `cluster_logical_timestamp()`, of one execution.
+    logical_timestamp: Option<Timestamp>,
 }
 
 /// Prepared from nothing but blanks and comments.
@@ -127,10 +131,15 @@ impl CoordinatorSession {
         if !leaves_failed_block(&parsed) {
             self.core.coordinator.metadata.current().await?;
         }
-        self.analyze(parsed, parameter_types)
+        self.analyze(parsed, parameter_types, None)
     }
 
-    fn analyze(&self, parsed: ParsedStatement, parameter_types: Vec<Option<SqlType>>) -> Result<CachedPlan> {
+    fn analyze(
+        &self,
+        parsed: ParsedStatement,
+        parameter_types: Vec<Option<SqlType>>,
+        logical_timestamp: Option<Timestamp>,
+    ) -> Result<CachedPlan> {
         let mut settings = self.settings.values();
         if let Block::Explicit(open) = &self.block {
             settings.extend(open.transaction.settings());
@@ -143,6 +152,7 @@ impl CoordinatorSession {
             process_id: self.core.process_id,
             settings,
             cluster: self.core.coordinator.router.directory().clone(),
+            logical_timestamp,
         };
         let statement = analyze(&parsed, &parameter_types, &context)?;
         Ok(CachedPlan {
@@ -151,6 +161,8 @@ impl CoordinatorSession {
             statement,
             location: OnceLock::new(),
             program: OnceLock::new(),
+            as_of: 0,
+            logical_timestamp,
         })
     }
 
@@ -266,6 +278,11 @@ impl CoordinatorSession {
             renewed = self.renew(plan)?;
             plan = &renewed;
         }
+        let in_time;
+        if plan.parsed.as_of.is_some() || plan.statement.uses_logical_timestamp {
+            in_time = self.fix_in_time(plan).await?;
+            plan = &in_time;
+        }
         if let Some(table) = written_table(&plan.statement.plan) {
             let id = table.id;
             self.share_table(id).await?;
@@ -288,7 +305,9 @@ impl CoordinatorSession {
     }
 
     fn renew(&self, plan: &CachedPlan) -> Result<CachedPlan> {
-        let renewed = self.analyze(plan.parsed.clone(), plan.parameter_types.clone())?;
+        let (parsed, types) = (plan.parsed.clone(), plan.parameter_types.clone());
+        let mut renewed = self.analyze(parsed, types, plan.logical_timestamp)?;
+        renewed.as_of = plan.as_of;
         if renewed.statement.columns != plan.statement.columns {
             return Err(SqlError::new(
                 SqlState::FEATURE_NOT_SUPPORTED,
@@ -296,6 +315,39 @@ impl CoordinatorSession {
             ));
         }
         Ok(renewed)
+    }
+
+    /// The plan of one execution that reads the past or shows a timestamp.
+    async fn fix_in_time(&mut self, plan: &CachedPlan) -> Result<CachedPlan> {
+        let mut timestamps = (0, None);
+        if let Some(as_of) = plan.parsed.as_of {
+            timestamps.0 = self.new_transaction().read_as_of(as_of).await?;
+            if let Block::Explicit(open) = &self.block
+                && open.transaction.past() != Some(timestamps.0)
+            {
+                return Err(SqlError::new(
+                    SqlState::ACTIVE_SQL_TRANSACTION,
+                    "AS OF SYSTEM TIME of a statement must be that of its transaction",
+                )
+                .with_hint("Begin the transaction with BEGIN AS OF SYSTEM TIME."));
+            }
+        }
+        if plan.statement.uses_logical_timestamp {
+            timestamps.1 = Some(match &mut self.block {
+                _ if timestamps.0 != 0 => timestamps.0,
+                Block::Implicit(open) | Block::Explicit(open) => open.transaction.logical_timestamp().await?,
+                Block::None | Block::Failed(_) => self.new_transaction().logical_timestamp().await?,
+            });
+        }
+        self.renew(&CachedPlan {
+            parsed: plan.parsed.clone(),
+            parameter_types: plan.parameter_types.clone(),
+            statement: plan.statement.clone(),
+            location: OnceLock::new(),
+            program: OnceLock::new(),
+            as_of: timestamps.0,
+            logical_timestamp: timestamps.1,
+        })
     }
 
     /// The block that statements run in, begun if need be.
@@ -337,7 +389,7 @@ impl CoordinatorSession {
                 return Ok(ExecuteOutcome::Complete);
             }
             Plan::Setting(command) => {
-                self.setting_command(command, client)?;
+                self.setting_command(command, client).await?;
                 return Ok(ExecuteOutcome::Complete);
             }
             Plan::Maintenance { tag } => {
@@ -396,12 +448,15 @@ impl CoordinatorSession {
         let implicit = matches!(self.block, Block::None | Block::Implicit(_));
         let core = self.core.clone();
         let lock_timeout_ms = u32::try_from(self.settings.milliseconds("lock_timeout")).unwrap_or(u32::MAX);
-        // A read outside a block leaves nothing behind: it needs no block of its own.
+        // A read outside a block, or of the past, leaves nothing behind: it needs no block of its own.
         let mut lone_read;
         let reads_only =
             matches!(&plan.statement.plan, Plan::SimpleSelect(select) if select.locking.is_none());
-        let transaction = if reads_only && matches!(self.block, Block::None) {
+        let transaction = if plan.as_of != 0 || reads_only && matches!(self.block, Block::None) {
             lone_read = self.new_transaction();
+            if plan.as_of != 0 {
+                lone_read.read_at(plan.as_of);
+            }
             &mut lone_read
         } else {
             &mut self.open_block()?.transaction
@@ -580,12 +635,15 @@ impl CoordinatorSession {
                             transaction,
                             locks: BTreeMap::new(),
                         });
-                        self.apply_modes(*modes)?;
+                        if let Err(error) = self.apply_modes(*modes).await {
+                            self.block = Block::None;
+                            return Err(error);
+                        }
                     }
                     // BEGIN after other statements of one query string takes them into the block.
                     Block::Implicit(open) => {
                         self.block = Block::Explicit(open);
-                        self.apply_modes(*modes)?;
+                        self.apply_modes(*modes).await?;
                     }
                     Block::Explicit(open) => {
                         self.block = Block::Explicit(open);
@@ -658,7 +716,7 @@ impl CoordinatorSession {
             }
             TransactionCommand::SetModes(modes) => {
                 match &self.block {
-                    Block::Explicit(_) => self.apply_modes(*modes)?,
+                    Block::Explicit(_) => self.apply_modes(*modes).await?,
                     Block::Failed(_) => return Err(failed_block()),
                     Block::None | Block::Implicit(_) => {
                         let warning = SqlError::new(
@@ -695,7 +753,7 @@ impl CoordinatorSession {
         Ok(())
     }
 
-    fn apply_modes(&mut self, modes: TransactionModes) -> Result<()> {
+    async fn apply_modes(&mut self, modes: TransactionModes) -> Result<()> {
         let Block::Explicit(open) = &mut self.block else {
             return Ok(());
         };
@@ -706,9 +764,19 @@ impl CoordinatorSession {
                     "SET TRANSACTION ISOLATION LEVEL must be called before any query",
                 ));
             }
-            open.transaction.isolation = isolation;
+            open.transaction.isolation = if open.transaction.past().is_some() {
+                isolation.max(IsolationLevel::RepeatableRead)
+            } else {
+                isolation
+            };
         }
         if let Some(read_only) = modes.read_only {
+            if open.transaction.past().is_some() && !read_only {
+                return Err(SqlError::new(
+                    SqlState::ACTIVE_SQL_TRANSACTION,
+                    "a transaction AS OF SYSTEM TIME cannot be set to read-write mode",
+                ));
+            }
             if open.transaction.has_begun_work() && open.transaction.read_only && !read_only {
                 return Err(SqlError::new(
                     SqlState::ACTIVE_SQL_TRANSACTION,
@@ -720,10 +788,19 @@ impl CoordinatorSession {
         if let Some(deferrable) = modes.deferrable {
             open.transaction.deferrable = deferrable;
         }
+        if let Some(as_of) = modes.as_of {
+            if open.transaction.has_begun_work() {
+                return Err(SqlError::new(
+                    SqlState::ACTIVE_SQL_TRANSACTION,
+                    "SET TRANSACTION AS OF SYSTEM TIME must be called before any query",
+                ));
+            }
+            open.transaction.read_as_of(as_of).await?;
+        }
         Ok(())
     }
 
-    fn setting_command(&mut self, command: &SettingCommand, client: &mut dyn Client) -> Result<()> {
+    async fn setting_command(&mut self, command: &SettingCommand, client: &mut dyn Client) -> Result<()> {
         match command {
             SettingCommand::Set {
                 name,
@@ -731,7 +808,7 @@ impl CoordinatorSession {
                 ..
             } if name.starts_with("transaction_") => {
                 // Of the current transaction, as SET TRANSACTION, and of no other.
-                self.apply_modes(Settings::transaction_mode(name, value)?)?;
+                self.apply_modes(Settings::transaction_mode(name, value)?).await?;
                 client.command_complete("SET");
             }
             SettingCommand::Set { name, value, local } => {

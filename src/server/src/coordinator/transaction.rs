@@ -10,11 +10,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::{join_all, try_join_all};
+use neorunbase_catalog::Table;
 use neorunbase_protocol::message::{
     CommitLocal, Decide, Decision, Finish, Prepare, QueryDecision, ReadSetMessage, RequestBody, ResponseBody,
     RollbackTo, ShardId, ShardReads, ShardRef, StatementContext, Timestamp, TransactionId, Validate,
 };
-use neorunbase_sql::plan::IsolationLevel;
+use neorunbase_sql::plan::{AsOf, IsolationLevel};
 use neorunbase_txn::ReadSet;
 use neorunbase_txn::timestamp::{TimestampError, TimestampSource};
 use neorunbase_types::{Result, SqlError, SqlState};
@@ -22,6 +23,7 @@ use neorunbase_world::World;
 use neorunbase_world::fault::{buggify, dawdle, planted};
 use parking_lot::Mutex;
 
+use super::as_of;
 use super::heartbeat::{Heartbeats, OpenTransaction};
 use super::router::{RouteError, Router, TouchedShards};
 use super::settings::{isolation_name, on_or_off};
@@ -62,6 +64,8 @@ pub struct Transaction {
     open: Option<OpenTransaction>,
     /// REPEATABLE READ and above: drawn at the first statement; 0 before.
     snapshot: Timestamp,
+    /// AS OF SYSTEM TIME: the snapshot was chosen by the user.
+    reads_the_past: bool,
     /// SERIALIZABLE: what was read, to be validated at the commit. Shared with running queries.
     reads: Arc<Mutex<ReadSet>>,
     sequence: u32,
@@ -138,6 +142,7 @@ impl Transaction {
             id: 0,
             open: None,
             snapshot: 0,
+            reads_the_past: false,
             reads: Arc::new(Mutex::new(ReadSet::new(READ_SET_BYTES))),
             sequence: 0,
             touched: TouchedShards::default(),
@@ -291,6 +296,58 @@ impl Transaction {
         self.sequence > 0
     }
 
+    /// AS OF SYSTEM TIME: nothing but reads, of what was there then. Returns the timestamp.
+    ///
+    /// # Errors
+    /// `22023` if that is not past, or if no timestamp can be had.
+    pub async fn read_as_of(&mut self, as_of: AsOf) -> Result<Timestamp> {
+        let now = self.services.timestamps.next().await.map_err(timestamp_error)?;
+        let timestamp = as_of::resolve(as_of, now)?;
+        self.read_at(timestamp);
+        Ok(timestamp)
+    }
+
+    /// As [`read_as_of`](Self::read_as_of), of what that returned.
+    pub fn read_at(&mut self, timestamp: Timestamp) {
+        self.snapshot = timestamp;
+        self.reads_the_past = true;
+        self.read_only = true;
+        if self.isolation == IsolationLevel::ReadCommitted {
+            self.isolation = IsolationLevel::RepeatableRead;
+        }
+    }
+
+    /// The timestamp that the user has chosen to read at, if any.
+    pub fn past(&self) -> Option<Timestamp> {
+        self.reads_the_past.then_some(self.snapshot)
+    }
+
+    /// `cluster_logical_timestamp()`: the transaction's snapshot, or under READ COMMITTED a new one. Whatever was
+    /// acknowledged before is no later.
+    ///
+    /// # Errors
+    /// If no timestamp can be had.
+    pub async fn logical_timestamp(&mut self) -> Result<Timestamp> {
+        let is_fixed = self.isolation != IsolationLevel::ReadCommitted;
+        if is_fixed && self.snapshot != 0 {
+            return Ok(self.snapshot);
+        }
+        let timestamp = self.services.timestamps.next().await.map_err(timestamp_error)?;
+        if is_fixed {
+            self.snapshot = timestamp;
+        }
+        Ok(timestamp)
+    }
+
+    /// Whether the rows that it may see of `table` are there.
+    ///
+    /// # Errors
+    /// `72000`
+    pub fn check_rows_of(&self, table: &Table) -> Result<()> {
+        self.past()
+            .map_or(Ok(()), |timestamp| as_of::check_rows_of(table, timestamp))
+    }
+
     /// Starts a statement: under READ COMMITTED a new view of the data, under REPEATABLE READ the first one's.
     ///
     /// # Errors
@@ -365,6 +422,7 @@ impl Transaction {
             autocommit: false,
             revocable: self.has_savepoints(),
             table_version: 0,
+            repeated: false,
         }
     }
 
@@ -541,7 +599,7 @@ impl Transaction {
         });
         match self.services.router.call(anchor.shard, |_| request.clone()).await {
             Ok(_) => Ok(()),
-            Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor).await,
+            Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor, true).await,
             Err(error) => Err(error.into_statement_error()),
         }
     }
@@ -614,7 +672,7 @@ impl Transaction {
                 _ => Err(aborted()),
             },
             Ok(_) => Ok(()),
-            Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor).await,
+            Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor, false).await,
             Err(error) => Err(error.into_statement_error()),
         };
         match &committed {
@@ -684,8 +742,25 @@ impl Transaction {
         self.services.world.spawner.spawn("second phase", Box::pin(task));
     }
 
+    /// What to say of a statement that was to commit at once on `shard`, was sent more than once, and met `error` at last: not
+    /// all that can be wrong with it is looked at after whether it was carried out before.
+    pub async fn outcome_of_lost_statement(&self, shard: ShardId, error: RouteError) -> Box<SqlError> {
+        let Some(participant) = self.participants.get(&shard) else {
+            return SqlError::internal("a statement has no participant");
+        };
+        match (self.learn_outcome(participant.reference, true).await, error) {
+            (Ok(()), _) => SqlError::new(
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                "the statement has committed, but its result was lost",
+            ),
+            (Err(unknown), _) if unknown.state == SqlState::TRANSACTION_RESOLUTION_UNKNOWN => unknown,
+            (Err(aborted), RouteError::OutcomeUnknown) => aborted,
+            (Err(_), error) => error.into_statement_error(),
+        }
+    }
+
     /// Asks the anchor until it knows.
-    async fn learn_outcome(&self, anchor: ShardRef) -> Result<()> {
+    async fn learn_outcome(&self, anchor: ShardRef, one_round: bool) -> Result<()> {
         neorunbase_world::sometimes!("outcome-of-a-commit-asked-for");
         let clock = &*self.services.world.clock;
         let deadline = clock.monotonic().after(RESOLUTION_LIMIT);
@@ -694,6 +769,7 @@ impl Transaction {
                 transaction: self.id,
                 anchor,
                 abort_if_abandoned: true,
+                one_round,
             });
             if let Ok(ResponseBody::Decision(reply)) = self
                 .services

@@ -157,6 +157,10 @@ impl Candidates {
             }
         } else if let Some(index) = view.shard.index(range.index) {
             let instant = store.snapshot();
+            // The entries of what it should see may be gone, and then no row would tell.
+            if !planted("index-ignores-collection") {
+                instant.check_readable(view.snapshot)?;
+            }
             let scan = instant.scan_index(range.index, &range.lower, &range.upper, range.reverse)?;
             let instant = (view.snapshot == 0).then_some(instant);
             Source::Entries {
@@ -168,6 +172,7 @@ impl Candidates {
             }
         } else {
             // No row was ever written to this shard while the index existed.
+            store.snapshot().check_readable(view.snapshot)?;
             Source::Nothing
         };
         let merges = view

@@ -17,7 +17,7 @@ use neorunbase_storage::wal::WalRecord;
 use neorunbase_txn::transaction::Participation;
 use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::fault::dawdle;
+use neorunbase_world::fault::{dawdle, planted};
 use prost::Message;
 
 use super::commit_step::{CommitStep, PrepareStep};
@@ -541,6 +541,10 @@ impl DataNode {
         let Some(participant) = self.holder(request.transaction, request.anchor.shard) else {
             return match (self.known_outcome(request.transaction), wanted) {
                 (Some(known), _) if known == wanted => Ok(()),
+                (Some(_), Outcome::Committed(timestamp)) if planted("double-decision") => {
+                    self.overwrite_decision(request.transaction, timestamp);
+                    Ok(())
+                }
                 (None, Outcome::Aborted) => {
                     // It was never prepared here; nothing that is still under way may prepare it.
                     self.outcomes.lock().record_abandoned(request.transaction);

@@ -40,7 +40,7 @@ impl Default for ReplicationConfig {
 pub struct DataNodeConfig {
     /// The node's name in the cluster.
     pub name: String,
-    /// A lock wait without `lock_timeout` that is longer is taken for a deadlock across nodes.
+    /// Whoever waits for a lock for so long is looked after: it may be in a deadlock across nodes.
     pub deadlock_timeout: Duration,
     /// A transaction whose Coordinator was silent for so long is rolled back.
     pub abandon_after: Duration,
@@ -81,7 +81,7 @@ impl DataNodeConfig {
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
-            deadlock_timeout: Duration::from_secs(10),
+            deadlock_timeout: Duration::from_secs(1),
             abandon_after: Duration::from_secs(5),
             in_doubt_patience: Duration::from_secs(1),
             history_retention: Duration::from_secs(300),

@@ -13,7 +13,7 @@ use neorunbase_protocol::message::{
 use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
-use neorunbase_world::fault::buggify;
+use neorunbase_world::fault::{buggify, planted};
 
 use super::commit::{outcome_at, wal_record};
 use super::failure::Failure;
@@ -154,6 +154,13 @@ impl DataNode {
         self.outcomes.lock().get(transaction)
     }
 
+    /// The decision becomes another one: a planted bug.
+    pub(super) fn overwrite_decision(&self, transaction: TransactionId, commit_timestamp: Timestamp) {
+        if let Some(decision) = self.decisions.lock().get_mut(&transaction) {
+            decision.commit_timestamp = commit_timestamp;
+        }
+    }
+
     /// All participants have finished: the decision goes with the next sweep.
     pub(super) fn forget_later(&self, transaction: TransactionId) {
         if let Some(decision) = self.decisions.lock().remove(&transaction) {
@@ -166,7 +173,7 @@ impl DataNode {
         if silence <= self.config.abandon_after {
             return false;
         }
-        // A statement may wait for a lock for so long, and nobody is heard of under autocommit meanwhile.
+        // A statement that runs is heard of when it began; its Coordinator may have had no time for more.
         let limit = self.config.abandon_after + self.config.deadlock_timeout;
         participant.phase() != Phase::Active || !participant.is_running() || silence > limit
     }
@@ -178,6 +185,7 @@ impl DataNode {
             request.transaction,
             request.anchor.shard,
             request.abort_if_abandoned,
+            request.one_round,
         )
         .await
     }
@@ -187,12 +195,13 @@ impl DataNode {
         transaction: TransactionId,
         anchor: ShardId,
         abort_if_abandoned: bool,
+        one_round: bool,
     ) -> Result<DecisionReply, Failure> {
         if let Some(outcome) = self.known_outcome(transaction) {
             return Ok(reply(outcome));
         }
         let Some(participant) = self.holder(transaction, anchor) else {
-            if abort_if_abandoned {
+            if abort_if_abandoned && (!one_round || self.would_remember(transaction)) {
                 return self.presume_abort(transaction, anchor).await;
             }
             return Ok(undecided(Decision::Unknown));
@@ -273,10 +282,13 @@ impl DataNode {
         if participant.phase() != Phase::Prepared {
             return Ok(());
         }
+        if planted("in-doubt-presumed-aborted") {
+            return self.finish_participant(participant, Outcome::Aborted).await;
+        }
         let (transaction, anchor) = (participant.id(), participant.participation().anchor);
         let is_local = self.is_primary(anchor);
         let decision = if is_local {
-            self.decision_of(transaction, anchor, true).await?
+            self.decision_of(transaction, anchor, true, false).await?
         } else {
             let Some((channel, anchor)) = self.peers.channel_for_shard(anchor).await else {
                 return Ok(());
@@ -285,6 +297,7 @@ impl DataNode {
                 transaction,
                 anchor,
                 abort_if_abandoned: true,
+                one_round: false,
             };
             let call = channel.call(Request {
                 body: Some(RequestBody::QueryDecision(question)),

@@ -122,13 +122,8 @@ pub fn concurrent_update() -> Failure {
     ))
 }
 
-/// The error of a lock that was not obtained. `timeout_is_limit`: the wait was cut by `lock_timeout`.
-pub fn lock_failure(
-    error: LockError,
-    table_name: Option<&str>,
-    timeout_is_limit: bool,
-    owner: TransactionId,
-) -> Failure {
+/// The error of a lock that was not obtained.
+pub fn lock_failure(error: LockError, table_name: Option<&str>, owner: TransactionId) -> Failure {
     let error = match error {
         LockError::NotAvailable => {
             let message = match table_name {
@@ -137,12 +132,10 @@ pub fn lock_failure(
             };
             SqlError::new(SqlState::LOCK_NOT_AVAILABLE, message)
         }
-        LockError::TimedOut if timeout_is_limit => SqlError::new(
+        LockError::TimedOut => SqlError::new(
             SqlState::LOCK_NOT_AVAILABLE,
             "canceling statement due to lock timeout",
         ),
-        LockError::TimedOut => SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected")
-            .with_detail("a row lock was waited for longer than the deadlock timeout"),
         LockError::Deadlock => SqlError::new(SqlState::DEADLOCK_DETECTED, "deadlock detected"),
         LockError::Cancelled => return Failure::UnknownTransaction(owner),
     };

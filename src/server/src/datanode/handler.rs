@@ -140,6 +140,7 @@ impl DataNode {
                 reply.map(ResponseBody::Copied)
             }
             RequestBody::Validate(request) => done(self.validate(request).await),
+            RequestBody::LockWaits(request) => Ok(ResponseBody::LockWaits(self.lock_waits(request))),
             RequestBody::Timestamps(_)
             | RequestBody::AcceptCatalog(_)
             | RequestBody::PublishCatalog(_)

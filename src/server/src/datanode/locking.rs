@@ -21,27 +21,20 @@ pub(super) type Accepts<'a> = dyn FnMut(&[u8]) -> Result<bool, Failure> + Send +
 pub(super) struct LockWaiting {
     pub wait: LockWait,
     policy: WaitPolicy,
-    limited_by_user: bool,
     /// The statement's number.
     sequence: u32,
 }
 
 impl LockWaiting {
-    pub(super) fn new(node: &DataNode, context: &StatementContext, wait: LockWait) -> Self {
-        let limited_by_user = context.lock_timeout_ms != 0;
-        let limit = if limited_by_user {
-            Duration::from_millis(context.lock_timeout_ms.into())
-        } else {
-            node.config.deadlock_timeout
-        };
+    pub(super) fn new(context: &StatementContext, wait: LockWait) -> Self {
         let policy = match wait {
-            LockWait::Wait => WaitPolicy::WaitUpTo(limit),
+            LockWait::Wait if context.lock_timeout_ms == 0 => WaitPolicy::Wait,
+            LockWait::Wait => WaitPolicy::WaitUpTo(Duration::from_millis(context.lock_timeout_ms.into())),
             LockWait::NoWait | LockWait::SkipLocked => WaitPolicy::NoWait,
         };
         Self {
             wait,
             policy,
-            limited_by_user,
             sequence: context.sequence,
         }
     }
@@ -76,7 +69,7 @@ impl DataNode {
             Err(LockError::NotAvailable) if waiting.wait == LockWait::SkipLocked => Ok(None),
             Err(error) => {
                 self.check_healthy()?;
-                Err(lock_failure(error, table_name, waiting.limited_by_user, owner))
+                Err(lock_failure(error, table_name, owner))
             }
         }
     }
@@ -121,7 +114,7 @@ impl<'a> RowAccess<'a> {
             node,
             view,
             participant: owner(session)?,
-            waiting: LockWaiting::new(node, context, wait),
+            waiting: LockWaiting::new(context, wait),
             strength,
             fails_on_newer: fails_on_newer(context),
             table_name: None,
@@ -140,7 +133,7 @@ impl<'a> RowAccess<'a> {
             node,
             view,
             participant: owner(session)?,
-            waiting: LockWaiting::new(node, context, LockWait::Wait),
+            waiting: LockWaiting::new(context, LockWait::Wait),
             strength: LockStrength::Exclusive,
             fails_on_newer: fails_on_newer(context),
             table_name: Some(table_name),

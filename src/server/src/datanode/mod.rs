@@ -16,6 +16,7 @@ mod checkpoint;
 mod commit;
 mod commit_step;
 pub mod config;
+mod deadlocks;
 mod decisions;
 mod durable_step;
 mod evaluate;
@@ -25,6 +26,7 @@ mod garbage;
 mod handler;
 mod locking;
 mod log_record;
+mod memory;
 mod modify;
 mod outcome;
 pub mod peers;
@@ -46,7 +48,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 
 use neorunbase_kms::Keyring;
@@ -86,6 +88,10 @@ pub struct DataNode {
     shards: RwLock<BTreeMap<ShardId, Arc<Shard>>>,
     transactions: Mutex<BTreeMap<TransactionId, Arc<Participant>>>,
     outcomes: Mutex<Outcomes<WrittenReply>>,
+    /// Of transactions that began later, `outcomes` has all that were committed here in one round.
+    remembers_since: AtomicU64,
+    /// `remembers_since` is to be found out.
+    memory_is_new: AtomicBool,
     /// Parts of prepared transactions that were found in the logs of shards when this node became their primary.
     revived: Mutex<BTreeMap<(TransactionId, ShardId), Arc<Participant>>>,
     /// Those of them that were not asked after yet.

@@ -156,6 +156,16 @@ impl DataNode {
         }
         let together = anchor.and_then(|_| self.count_on_being_alone(&records));
         let is_one_frame = anchor.is_none() || parts.len() == 1 || together.is_some();
+        if anchor.is_some() && is_one_frame && planted("anchor-decision-not-durable") {
+            let node = self.shared()?;
+            let step = step(parts, anchor, true, together);
+            let writing = async move {
+                // Whatever becomes of it, the Coordinator was told.
+                let _ = node.log(records, Box::new(step), Room::OrWait).await;
+            };
+            self.world.spawner.spawn("decision", Box::pin(writing));
+            return Ok(());
+        }
         if is_one_frame {
             let step = step(parts, anchor, true, together);
             return self.log(records, Box::new(step), Room::OrWait).await;

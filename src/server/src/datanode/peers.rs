@@ -12,6 +12,9 @@ pub trait PeerDirectory: Send + Sync {
     /// The primary of `shard` and the epoch it serves under; `None` if that is not known now.
     async fn channel_for_shard(&self, shard: ShardId) -> Option<(Arc<dyn Channel>, ShardRef)>;
 
+    /// The names of all data nodes.
+    fn data_nodes(&self) -> Vec<String>;
+
     /// The data node called `name`; `None` if it is not known.
     async fn channel_to(&self, name: &str) -> Option<Arc<dyn Channel>>;
 }

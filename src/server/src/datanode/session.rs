@@ -46,6 +46,13 @@ impl DataNode {
                 autocommit: false,
             }));
         }
+        if context.repeated
+            && self.participant(context.transaction).is_none()
+            && self.outcomes.lock().get(context.transaction).is_none()
+            && !self.would_remember(context.transaction)
+        {
+            return Err(Failure::OutcomeUnknown);
+        }
         let (participant, is_new) = self.find_or_begin(context.transaction)?;
         if context.autocommit && !is_new {
             // The same request once more, while the first is still at it.
@@ -86,7 +93,8 @@ impl DataNode {
         if let Some(participant) = transactions.get(&transaction) {
             return Ok((participant.clone(), false));
         }
-        if !self.outcomes.lock().may_begin(transaction) || self.presumed.lock().contains(&transaction) {
+        let may_begin = self.outcomes.lock().may_begin(transaction) || planted("duplicate-request-applied");
+        if !may_begin || self.presumed.lock().contains(&transaction) {
             drop(transactions);
             // For autocommit the outcome decides what to answer; anything else has lost its state.
             let ended = Participant::new(transaction, self.world.clock.monotonic());

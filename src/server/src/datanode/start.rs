@@ -163,6 +163,8 @@ impl DataNode {
             shards: RwLock::new(shards),
             transactions: Mutex::new(BTreeMap::new()),
             outcomes: Mutex::new(Outcomes::new(config.outcomes_kept)),
+            remembers_since: AtomicU64::new(TransactionId::MAX),
+            memory_is_new: AtomicBool::new(true),
             revived: Mutex::new(BTreeMap::new()),
             unresolved: Mutex::new(Vec::new()),
             presumed: Mutex::new(BTreeSet::new()),
@@ -176,7 +178,7 @@ impl DataNode {
             receiving: tokio::sync::Mutex::new(()),
             decisions: Mutex::new(BTreeMap::new()),
             forgettable: Mutex::new(Vec::new()),
-            locks: LockTable::new(),
+            locks: LockTable::new(world.entropy.next_u64()),
             programs: ProgramCache::new(config.program_cache_entries),
             last_checkpoint: AtomicU64::new(world.clock.monotonic().0),
             checkpointed_below: AtomicU64::new(0),
@@ -196,6 +198,7 @@ impl DataNode {
 
     fn start_tasks(self: &Arc<Self>) {
         self.start_task("data node sweep", SWEEP_INTERVAL, |node| async move {
+            node.date_memory().await;
             node.resolve_revived().await;
             node.sweep().await;
             true
@@ -213,6 +216,14 @@ impl DataNode {
             node.hand_over_shards().await;
             true
         });
+        self.start_task(
+            "data node deadlocks",
+            self.config.deadlock_timeout / 2,
+            |node| async move {
+                node.break_deadlocks().await;
+                true
+            },
+        );
         self.start_task(
             "data node checkpoint",
             self.config.checkpoint_poll,

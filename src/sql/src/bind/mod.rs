@@ -59,6 +59,8 @@ pub struct AnalysisContext {
     pub settings: BTreeMap<String, String>,
     /// Where shards are, for `neorunbase_shards`.
     pub cluster: Arc<dyn ClusterView>,
+    /// `cluster_logical_timestamp()`, once it is known.
+    pub logical_timestamp: Option<u64>,
 }
 
 impl AnalysisContext {
@@ -72,6 +74,7 @@ impl AnalysisContext {
             process_id: 0,
             settings: BTreeMap::new(),
             cluster: Arc::new(NoCluster),
+            logical_timestamp: None,
         }
     }
 }
@@ -96,6 +99,7 @@ pub fn analyze(
         columns: bound.columns,
         catalog_version: context.catalog.version,
         read_only: bound.read_only,
+        uses_logical_timestamp: binder.uses_logical_timestamp,
     })
 }
 
@@ -135,6 +139,8 @@ pub(crate) struct Binder<'a> {
     pub(crate) forbidden_in: Option<&'static str>,
     next_qualifier: Cell<usize>,
     depth: usize,
+    /// `cluster_logical_timestamp()` was met.
+    uses_logical_timestamp: bool,
 }
 
 impl<'a> Binder<'a> {
@@ -155,6 +161,7 @@ impl<'a> Binder<'a> {
             forbidden_in: Some("this context"),
             next_qualifier: Cell::new(0),
             depth: 0,
+            uses_logical_timestamp: false,
         }
     }
 

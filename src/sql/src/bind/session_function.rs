@@ -2,7 +2,7 @@
 //! arrays that are known then.
 
 use neorunbase_expression::{Expression, Function, coerce, resolve_operator};
-use neorunbase_types::{CastContext, Datum, Result, SqlError, SqlState, SqlType};
+use neorunbase_types::{CastContext, Datum, Result, SqlError, SqlState, SqlType, numeric};
 use sqlparser::ast::{self, Expr};
 
 use super::Binder;
@@ -40,6 +40,16 @@ impl Binder<'_> {
                 schema().map_or_else(|| Expression::null(SqlType::Name), |schema| literal::name(schema))
             }
             ("version", []) => literal::text(VERSION),
+            ("cluster_logical_timestamp", []) => {
+                self.uses_logical_timestamp = true;
+                match context.logical_timestamp {
+                    Some(timestamp) => Expression::literal(
+                        Datum::Numeric(numeric::parse(&timestamp.to_string())?),
+                        SqlType::Numeric(None),
+                    ),
+                    None => Expression::null(SqlType::Numeric(None)),
+                }
+            }
             ("pg_backend_pid", []) => literal::integer(context.process_id),
             ("pg_is_in_recovery", []) => Expression::boolean(false),
             ("pg_my_temp_schema", []) => Expression::literal(Datum::Oid(0), SqlType::Oid),

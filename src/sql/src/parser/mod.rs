@@ -1,6 +1,7 @@
 //! From SQL text to syntax trees: scripts are split into statements, what `sqlparser` does not know is parsed
 //! here from the same tokens, and errors read as PostgreSQL's do.
 
+mod as_of;
 mod copy;
 mod create_table;
 mod cursor;
@@ -22,7 +23,7 @@ pub use create_table::ShardClauses;
 use cursor::Cursor;
 pub(crate) use source::Source;
 
-use crate::plan::{Definition, SettingCommand, TransactionCommand};
+use crate::plan::{AsOf, Definition, SettingCommand, TransactionCommand};
 
 /// Longest identifier in bytes; longer ones are cut, as PostgreSQL does.
 const MAXIMUM_IDENTIFIER_BYTES: usize = 63;
@@ -38,6 +39,8 @@ pub struct ParsedStatement {
     pub text: Arc<str>,
     /// What it says.
     pub kind: ParsedKind,
+    /// AS OF SYSTEM TIME: holds for all of it.
+    pub as_of: Option<AsOf>,
     /// The script, for positions in errors.
     pub(crate) source: Arc<Source>,
 }
@@ -97,10 +100,12 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
             .map_or(tokens.len(), |length| start + length);
         let own = &tokens[start..end];
         if !own.is_empty() {
-            let kind = parse_statement(own, &source)?;
+            let (as_of, rest) = as_of::take_from(own, &source)?;
+            let kind = parse_statement(rest.as_deref().unwrap_or(own), &source)?;
             statements.push(ParsedStatement {
                 text: source.text_of(own),
                 kind,
+                as_of,
                 source: source.clone(),
             });
         }
@@ -110,6 +115,7 @@ pub fn parse(sql: &str) -> Result<Vec<ParsedStatement>> {
         statements.push(ParsedStatement {
             text: Arc::from(""),
             kind: ParsedKind::Empty,
+            as_of: None,
             source,
         });
     }

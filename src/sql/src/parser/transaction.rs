@@ -1,8 +1,9 @@
 //! BEGIN, COMMIT, ROLLBACK, SAVEPOINT, SET TRANSACTION.
 
-use neorunbase_types::Result;
+use neorunbase_types::{Result, SqlError, SqlState};
 use sqlparser::tokenizer::Token;
 
+use super::as_of;
 use super::cursor::Cursor;
 use super::unsupported;
 use crate::plan::{IsolationLevel, TransactionCommand, TransactionModes};
@@ -52,7 +53,11 @@ pub(super) fn parse(cursor: &mut Cursor<'_>) -> Result<TransactionCommand> {
 /// `SET TRANSACTION …` and `SET SESSION CHARACTERISTICS AS TRANSACTION …`; `None` leaves the cursor alone.
 pub(super) fn parse_set(cursor: &mut Cursor<'_>) -> Result<Option<TransactionCommand>> {
     if cursor.take_words(&["set", "session", "characteristics", "as", "transaction"]) {
-        return Ok(Some(TransactionCommand::SetSessionModes(some_modes(cursor)?)));
+        let modes = some_modes(cursor)?;
+        if modes.as_of.is_some() {
+            return Err(unsupported("AS OF SYSTEM TIME for all transactions of a session"));
+        }
+        return Ok(Some(TransactionCommand::SetSessionModes(modes)));
     }
     // `SET transaction = …` is no transaction command but an unknown setting.
     if cursor.take_words(&["set", "transaction"]) || cursor.take_words(&["set", "local", "transaction"]) {
@@ -116,12 +121,20 @@ fn modes(cursor: &mut Cursor<'_>) -> Result<TransactionModes> {
             modes.deferrable = Some(true);
         } else if cursor.take_words(&["not", "deferrable"]) {
             modes.deferrable = Some(false);
+        } else if cursor.take_words(as_of::WORDS) {
+            modes.as_of = Some(as_of::value(cursor)?);
         } else {
             return Err(cursor.syntax_error());
         }
         if cursor.take(&Token::Comma) && cursor.is_end() {
             return Err(cursor.syntax_error());
         }
+    }
+    if modes.as_of.is_some() && modes.read_only == Some(false) {
+        return Err(SqlError::new(
+            SqlState::SYNTAX_ERROR,
+            "AS OF SYSTEM TIME specified with READ WRITE mode",
+        ));
     }
     Ok(modes)
 }

@@ -572,6 +572,7 @@ impl Database {
             version: 1,
             next_column_id: create.columns.len() as u32 + 1,
             owner: "admin".to_owned(),
+            rows_since: 0,
         };
         self.catalog.tables.insert(id, Arc::new(table));
     }

@@ -65,6 +65,9 @@ impl ShardStore {
             return Ok(progress);
         }
         let _writing = self.writing.lock();
+        if self.is_retired.load(Ordering::SeqCst) {
+            return Ok(GarbageProgress::default());
+        }
         let mut changes = Vec::with_capacity(candidates.len() + 1);
         for candidate in candidates {
             self.remove_candidate(&candidate, &mut changes, &mut progress)?;

@@ -194,6 +194,7 @@ impl Execution<'_> {
             version: 1,
             next_column_id,
             owner: self.core.user.clone(),
+            rows_since: 0,
         };
         table.group = self.group_for(&table, shards, replicas).await?;
         let (id, storage) = coordinator
@@ -202,6 +203,7 @@ impl Execution<'_> {
             .await?;
         (table.id, table.storage) = (id, storage);
         self.create_storages(table.group, &[storage]).await?;
+        table.rows_since = coordinator.timestamps.next().await.map_err(timestamp_error)?;
         coordinator
             .metadata
             .change(|catalog| {
@@ -364,9 +366,10 @@ impl Execution<'_> {
             self.create_storages(renewed.group, &storages_of(&renewed))
                 .await?;
             let old = table_of(&coordinator.metadata.snapshot(), *id)?;
-            self.fence(&old, Fenced::Everybody).await?;
+            let rows_since = self.fence(&old, Fenced::Everybody).await?;
             let emptied = Table {
                 version: old.version + 1,
+                rows_since,
                 ..renewed
             };
             coordinator
@@ -537,7 +540,7 @@ impl Execution<'_> {
             self.drop_storages_later(new.group, storages_of(&new));
             return Err(error);
         }
-        self.fence(&old, Fenced::Everybody).await?;
+        new.rows_since = self.fence(&old, Fenced::Everybody).await?;
         coordinator
             .metadata
             .change(|catalog| {

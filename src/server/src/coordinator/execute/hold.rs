@@ -6,7 +6,7 @@ use futures::future::{join_all, try_join_all};
 use neorunbase_catalog::schema::{Table, TableId};
 use neorunbase_protocol::channel::Channel;
 use neorunbase_protocol::coordinate::{FenceTable, HoldTables, ReleaseTables};
-use neorunbase_protocol::message::{ErrorKind, RequestBody, ResponseBody};
+use neorunbase_protocol::message::{ErrorKind, RequestBody, ResponseBody, Timestamp};
 use neorunbase_types::Result;
 
 use super::{Execution, answer};
@@ -96,11 +96,12 @@ impl Execution<'_> {
         Ok(hold)
     }
 
-    /// Has all shards of `table` refuse those who do not know its next version.
+    /// Has all shards of `table` refuse those who do not know its next version. Returns the last timestamp at which
+    /// everybody may still read it; 0: they may for ever.
     ///
     /// # Errors
     /// If a shard cannot be reached, or transactions do not end.
-    pub(super) async fn fence(&self, table: &Table, fenced: Fenced) -> Result<()> {
+    pub(super) async fn fence(&self, table: &Table, fenced: Fenced) -> Result<Timestamp> {
         let coordinator = &self.core.coordinator;
         let version = table.version + 1;
         let (read_version, read_timestamp) = match fenced {
@@ -128,6 +129,7 @@ impl Execution<'_> {
                     .await;
                 answer(outcome).map(drop)
             });
-        try_join_all(calls).await.map(drop)
+        try_join_all(calls).await?;
+        Ok(read_timestamp)
     }
 }

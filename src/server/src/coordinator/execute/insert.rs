@@ -7,13 +7,13 @@ use futures::future::join_all;
 use neorunbase_catalog::Table;
 use neorunbase_catalog::schema::ROW_ID_COLUMN;
 use neorunbase_expression::{EvaluationContext, Expression, null_in_column};
-use neorunbase_protocol::message::{RequestBody, ResponseBody, RowWrite, RowWriteKind, ShardId, WriteRows};
+use neorunbase_protocol::message::{RequestBody, RowWrite, RowWriteKind, ShardId, WriteRows};
 use neorunbase_sql::plan::{Insert, InsertSource};
 use neorunbase_storage::row::encode_row;
 use neorunbase_txn::ReadSet;
 use neorunbase_types::{Datum, Result, SqlError};
 
-use super::{Execution, answer, unexpected_answer};
+use super::Execution;
 use crate::coordinator::location::{TableLocation, has_hidden_key};
 
 /// Timestamps, from which row ids are made, need no more bits until 2039; the rest are free to choose.
@@ -193,6 +193,7 @@ impl Execution<'_> {
         }
         context.autocommit = self.commits_on(&shards);
         let router = &self.transaction.router(&context);
+        let transaction = &*self.transaction;
         let calls = writes.into_iter().map(|(shard, placed)| {
             let (sources, writes): (Vec<usize>, Vec<RowWrite>) = placed
                 .into_iter()
@@ -200,22 +201,15 @@ impl Execution<'_> {
                 .unzip();
             let table = location.descriptor.clone();
             async move {
-                let outcome = router
-                    .call(shard, |shard| {
-                        RequestBody::WriteRows(WriteRows {
-                            shard,
-                            context,
-                            table: table.clone(),
-                            writes: writes.clone(),
-                        })
+                let build = |shard, context| {
+                    RequestBody::WriteRows(WriteRows {
+                        shard,
+                        context,
+                        table: table.clone(),
+                        writes: writes.clone(),
                     })
-                    .await;
-                let reply = match outcome {
-                    Ok(ResponseBody::Written(reply)) => Ok(reply),
-                    Ok(_) => Err(unexpected_answer()),
-                    Err(error) if context.autocommit => Err(super::autocommit_error(error)),
-                    Err(error) => answer(Err(error)).and(Err(unexpected_answer())),
                 };
+                let reply = transaction.send_write(router, shard, context, build).await;
                 (sources, reply)
             }
         });

@@ -11,13 +11,20 @@ pub mod table_access;
 pub mod targets;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use neorunbase_protocol::message::{ResponseBody, ShardId};
-use neorunbase_types::{Datum, Result, SqlError};
+use neorunbase_protocol::message::{
+    RequestBody, ResponseBody, ShardId, ShardRef, StatementContext, WrittenReply,
+};
+use neorunbase_types::{Datum, Result, SqlError, SqlState};
 
-use super::router::RouteError;
+use super::router::{RouteError, Router};
 use super::session_core::SessionCore;
 use super::transaction::Transaction;
+
+/// A statement whose answer was lost is sent again for so long.
+const REPEAT_LIMIT: Duration = Duration::from_secs(10);
+const REPEAT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One execution of a statement.
 pub struct Execution<'a> {
@@ -48,13 +55,33 @@ fn unexpected_answer() -> Box<SqlError> {
     SqlError::internal("a data node sent an answer of the wrong kind")
 }
 
-/// A failed write that was to commit at once. A lost answer leaves the outcome open.
-fn autocommit_error(error: RouteError) -> Box<SqlError> {
-    match error {
-        RouteError::OutcomeUnknown => SqlError::new(
-            neorunbase_types::SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-            "lost contact with a data node: the statement may or may not have been committed",
-        ),
-        other => other.into_statement_error(),
+impl Transaction {
+    /// Sends a statement that writes to one shard. One that commits at once is sent again if its answer is lost: the shard's
+    /// primary knows it by its transaction, and answers as it did before. In another term it can only be asked what became
+    /// of it.
+    async fn send_write(
+        &self,
+        router: &Router,
+        shard: ShardId,
+        mut context: StatementContext,
+        build: impl Fn(ShardRef, StatementContext) -> RequestBody,
+    ) -> Result<WrittenReply> {
+        let clock = router.clock();
+        let deadline = clock.monotonic().after(REPEAT_LIMIT);
+        loop {
+            let outcome = router.call(shard, |reference| build(reference, context)).await;
+            match outcome {
+                Ok(ResponseBody::Written(reply)) => return Ok(reply),
+                Ok(_) => return Err(unexpected_answer()),
+                Err(RouteError::OutcomeUnknown) if context.autocommit && clock.monotonic() < deadline => {
+                    context.repeated = true;
+                    clock.sleep(REPEAT_PAUSE).await;
+                }
+                Err(error) if context.repeated => {
+                    return Err(self.outcome_of_lost_statement(shard, error).await);
+                }
+                Err(error) => return Err(error.into_statement_error()),
+            }
+        }
     }
 }

@@ -3,16 +3,14 @@
 use futures::StreamExt;
 use futures::future::try_join_all;
 use neorunbase_catalog::schema::ROW_ID_COLUMN;
-use neorunbase_protocol::message::{
-    ModifyRows, ProgramRef, RequestBody, ResponseBody, RowWrite, RowWriteKind, ShardId,
-};
+use neorunbase_protocol::message::{ModifyRows, ProgramRef, RequestBody, RowWrite, RowWriteKind, ShardId};
 use neorunbase_sql::plan::{Modify, ModifyByQuery};
 use neorunbase_storage::row::{decode_tuple, encode_row, encode_tuple};
 use neorunbase_types::{Datum, Result, SqlError};
 
+use super::Execution;
 use super::insert::{PlacedWrite, WritesByShard, Written, key_of_row};
 use super::targets::{Target, targets};
-use super::{Execution, answer, autocommit_error, unexpected_answer};
 use crate::coordinator::location::{TableLocation, has_hidden_key};
 
 impl Execution<'_> {
@@ -45,6 +43,7 @@ impl Execution<'_> {
         context.autocommit = self.commits_on(&shards);
         let parameters = encode_tuple(&self.parameters);
         let router = &self.transaction.router(&context);
+        let transaction = &*self.transaction;
         let calls = targets.into_iter().map(|(shard, target)| {
             let (keys, index, lower, upper) = match target {
                 Target::Keys(keys) => (keys, 0, bytes::Bytes::new(), bytes::Bytes::new()),
@@ -52,28 +51,21 @@ impl Execution<'_> {
             };
             let parameters = &parameters;
             async move {
-                let outcome = router
-                    .call(shard, |shard| {
-                        RequestBody::ModifyRows(ModifyRows {
-                            shard,
-                            context,
-                            table: location.descriptor.clone(),
-                            program: program.clone(),
-                            parameters: parameters.clone(),
-                            delete: modify.delete,
-                            keys: keys.clone(),
-                            index,
-                            lower: lower.clone(),
-                            upper: upper.clone(),
-                        })
+                let build = |shard, context| {
+                    RequestBody::ModifyRows(ModifyRows {
+                        shard,
+                        context,
+                        table: location.descriptor.clone(),
+                        program: program.clone(),
+                        parameters: parameters.clone(),
+                        delete: modify.delete,
+                        keys: keys.clone(),
+                        index,
+                        lower: lower.clone(),
+                        upper: upper.clone(),
                     })
-                    .await;
-                match outcome {
-                    Ok(ResponseBody::Written(reply)) => Ok(reply),
-                    Ok(_) => Err(unexpected_answer()),
-                    Err(error) if context.autocommit => Err(autocommit_error(error)),
-                    Err(error) => answer(Err(error)).and(Err(unexpected_answer())),
-                }
+                };
+                transaction.send_write(router, shard, context, build).await
             }
         });
         for reply in try_join_all(calls).await? {

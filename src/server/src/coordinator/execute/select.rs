@@ -31,6 +31,7 @@ impl Execution<'_> {
         location: &TableLocation,
         program: &ProgramRef,
     ) -> Result<RowBatches> {
+        self.transaction.check_rows_of(&location.table)?;
         let time = self.transaction.time_unix_micros;
         let targets = targets(location, &select.path, &self.parameters, time)?;
         let limit = self.row_limit(select)?;
@@ -126,6 +127,7 @@ impl Execution<'_> {
             reading_router: self.transaction.reading_router(),
             context,
             participants,
+            past: self.transaction.past(),
             reads: self.transaction.recorded_reads(),
             locked: parking_lot::Mutex::default(),
         }))

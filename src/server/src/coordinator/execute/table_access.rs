@@ -9,7 +9,7 @@ use futures::stream::{self, BoxStream, StreamExt};
 use neorunbase_expression::ScanProgram;
 use neorunbase_protocol::message::{
     LockMode, LockWait, ProgramRef, ReadRows, RequestBody, ResponseBody, RowsReply, ScanRows, ShardId,
-    StatementContext,
+    StatementContext, Timestamp,
 };
 use neorunbase_sql::access::{RowLocking, ScanRequest, TableAccess};
 use neorunbase_storage::row::encode_tuple;
@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 
 use super::targets::{Target, targets};
 use super::{answer, unexpected_answer};
+use crate::coordinator::as_of::check_rows_of;
 use crate::coordinator::location::TableLocation;
 use crate::coordinator::router::Router;
 use crate::coordinator::session_core::SessionCore;
@@ -38,6 +39,8 @@ pub struct StatementAccess {
     pub context: StatementContext,
     /// Shards where the transaction has written or locked before.
     pub participants: BTreeSet<ShardId>,
+    /// AS OF SYSTEM TIME, if the user has chosen one.
+    pub past: Option<Timestamp>,
     /// Where to record what is read, if the transaction is serializable.
     pub reads: Option<Arc<Mutex<ReadSet>>>,
     /// Shards where this statement has locked rows.
@@ -185,6 +188,9 @@ impl ShardScan {
 #[async_trait]
 impl TableAccess for StatementAccess {
     async fn scan(&self, request: ScanRequest) -> Result<BoxStream<'static, Result<Vec<Bytes>>>> {
+        if let Some(past) = self.past {
+            check_rows_of(&request.table, past)?;
+        }
         let catalog = self.core.coordinator.metadata.snapshot();
         let location = TableLocation::new(&catalog, &request.table)?;
         let time = self.context.transaction_time_unix_micros;

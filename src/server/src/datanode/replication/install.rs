@@ -190,6 +190,7 @@ impl DataNode {
             replica.is_installing = true;
             replica.shard.clone()
         };
+        before.store.retire();
         let engine = before.store.engine().clone();
         for keyspace in engine.keyspaces() {
             engine.drop_keyspace(keyspace)?;
@@ -241,6 +242,7 @@ impl DataNode {
             registered.log_from = log_from;
         })
         .await?;
+        self.forget_outcomes_before_now();
         let mut replicas = self.replicas.lock();
         let Some(replica) = replicas.shards.get_mut(&shard) else {
             return Ok(Taken::Failed);

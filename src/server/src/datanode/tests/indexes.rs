@@ -188,3 +188,25 @@ async fn bulk_writes_and_index_builds_find_duplicates() {
         [(1, 10), (2, 20)]
     );
 }
+
+#[tokio::test]
+async fn an_index_whose_old_entries_were_collected_does_not_hide_rows() {
+    let node = TestNode::single().await;
+    node.insert(&node.autocommit(), &[(1, 10)]).await.unwrap();
+    let old = node.begin_snapshot();
+    node.add(&node.autocommit(), 1, 90).await.unwrap();
+    let watermark = node.cluster.oracle.draw();
+    expect_done(
+        node.call(RequestBody::CollectGarbage(CollectGarbage { watermark }))
+            .await,
+    );
+    // The entry of 10 is gone, and with it the only way to the row.
+    let request = ScanRows {
+        index: BY_VALUE,
+        lower: key(0),
+        upper: key(50),
+        ..node.scan_request(&old)
+    };
+    let error = node.scan_all(request).await.unwrap_err();
+    assert_eq!(error.sql_state, "72000");
+}

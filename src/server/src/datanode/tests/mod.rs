@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod commits;
+mod deadlocks;
 mod indexes;
 mod isolation;
 mod recovery;
@@ -162,6 +163,14 @@ impl PeerDirectory for Peers {
         Some((Arc::new(Direct(node)), ShardRef { shard, epoch }))
     }
 
+    fn data_nodes(&self) -> Vec<String> {
+        self.0
+            .lock()
+            .values()
+            .map(|node| node.name().to_owned())
+            .collect()
+    }
+
     async fn channel_to(&self, name: &str) -> Option<Arc<dyn Channel>> {
         let nodes = self.0.lock();
         let node = nodes.values().find(|node| node.name() == name)?.clone();
@@ -189,19 +198,19 @@ struct TestNode {
     chance: SeededEntropy,
 }
 
-fn config() -> DataNodeConfig {
+fn config(name: String) -> DataNodeConfig {
     let mut replication = ReplicationConfig::default();
     // A restarted node begins its next term after this.
     replication.timing.lease = Duration::from_millis(10);
     DataNodeConfig {
         replication,
-        deadlock_timeout: Duration::from_secs(2),
+        deadlock_timeout: Duration::from_millis(200),
         abandon_after: Duration::from_millis(700),
         in_doubt_patience: Duration::from_millis(100),
         garbage_interval: Duration::from_secs(3600),
         wal_segment_bytes: 4 << 10,
         wal_max_frame_bytes: 1 << 20,
-        ..DataNodeConfig::new("test")
+        ..DataNodeConfig::new(name)
     }
 }
 
@@ -247,7 +256,7 @@ impl TestNode {
         let cluster = &self.cluster;
         let node = DataNode::open(
             world,
-            config(),
+            config(self.name()),
             &key,
             cluster.oracle.clone(),
             cluster.peers.clone(),
@@ -261,12 +270,16 @@ impl TestNode {
         self.serves(self.term).await;
     }
 
+    fn name(&self) -> String {
+        format!("test-{:x}", self.shard)
+    }
+
     /// This node alone holds the shard.
     fn configuration(&self) -> Configuration {
         Configuration {
             epoch: self.term,
             term: self.term,
-            ..Configuration::new(vec!["test".to_owned()])
+            ..Configuration::new(vec![self.name()])
         }
     }
 
@@ -495,6 +508,7 @@ impl TestNode {
             transaction: transaction.id,
             anchor: self.reference(),
             abort_if_abandoned,
+            one_round: false,
         };
         match self.call(RequestBody::QueryDecision(request)).await.body {
             Some(ResponseBody::Decision(reply)) => reply.decision(),

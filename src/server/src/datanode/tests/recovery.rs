@@ -132,3 +132,69 @@ async fn random_crashes_keep_what_was_acknowledged() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_commit_that_was_forgotten_is_not_taken_for_an_abort() {
+    let mut node = TestNode::single().await;
+    let committed = node.begin();
+    node.insert(&committed, &[(1, 10)]).await.unwrap();
+    node.commit(&committed).await.unwrap();
+    let ask = |node: &TestNode, transaction: &TestTransaction| {
+        RequestBody::QueryDecision(QueryDecision {
+            transaction: transaction.id,
+            anchor: node.reference(),
+            abort_if_abandoned: true,
+            one_round: true,
+        })
+    };
+    let decision = |response: Response| match response.body {
+        Some(ResponseBody::Decision(reply)) => reply.decision(),
+        other => panic!("{other:?}"),
+    };
+    // All is in the engine: the log has nothing to tell.
+    node.node().close().await;
+    node.crash().await;
+    node.boot().await;
+    assert_eq!(node.peek(1).await, Some(10));
+    let answer = node.call(ask(&node, &committed)).await;
+    assert_eq!(decision(answer), Decision::Unknown);
+    let again = TestTransaction {
+        autocommit: true,
+        ..TestTransaction::new(committed.id)
+    };
+    let context = StatementContext {
+        repeated: true,
+        ..again.context()
+    };
+    let request = WriteRows {
+        shard: node.reference(),
+        context,
+        table: table(),
+        writes: vec![row_write(RowWriteKind::Put, &(1, 11, None))],
+    };
+    let error = written(node.call(RequestBody::WriteRows(request)).await).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::OutcomeUnknown);
+    // Of what began since, it would know.
+    node.node().date_memory().await;
+    let stranger = node.begin();
+    let answer = node.call(ask(&node, &stranger)).await;
+    assert_eq!(decision(answer), Decision::Aborted);
+}
+
+#[tokio::test]
+async fn a_repeated_statement_is_carried_out_once() {
+    let node = TestNode::single().await;
+    node.insert(&node.autocommit(), &[(1, 10)]).await.unwrap();
+    let statement = node.autocommit();
+    let request = ModifyRows {
+        keys: vec![key(1)],
+        program: add_program(1),
+        ..node.modify(&statement)
+    };
+    let mut repeated = request.clone();
+    repeated.context.repeated = true;
+    let first = written(node.call(RequestBody::ModifyRows(request)).await).unwrap();
+    let second = written(node.call(RequestBody::ModifyRows(repeated)).await).unwrap();
+    assert_eq!(first, second);
+    assert_eq!(node.peek(1).await, Some(11));
+}

@@ -237,7 +237,7 @@ async fn one_round_commits_need_the_terms_in_which_they_have_only_read() {
     let configuration = Configuration {
         epoch: other.epoch,
         term: other.epoch,
-        ..Configuration::new(vec!["test".to_owned()])
+        ..Configuration::new(vec![node.name()])
     };
     let map = BTreeMap::from([(SHARD, node.configuration()), (OTHER_SHARD, configuration)]);
     node.node().configure(&map).await.unwrap();
