@@ -135,6 +135,7 @@ impl Cluster {
     /// The first task of each life of a machine.
     async fn process(cluster: Weak<Self>, name: String) {
         let Some(cluster) = cluster.upgrade() else { return };
+        crate::observation::this_node_is(&name);
         let incarnation = cluster.machines[&name].disk.incarnation();
         if cluster.configuration.late_data_node().as_ref() == Some(&name) {
             let joins_at = Duration::from_millis(cluster.configuration.late_data_node_ms);

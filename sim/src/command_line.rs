@@ -1,35 +1,57 @@
 //! `cargo sim`'s arguments, and what is printed.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::Context;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
-use serde_json::json;
+use tracing::Level;
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{EnvFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::bug_hunt;
 use crate::configuration::Configuration;
-use crate::many::{self, Children, all_bugs};
-use crate::simulation;
-use crate::trace::Trace;
+use crate::many::{self, Children, Task};
+use crate::observation::Logs;
+use crate::planted::{self, PlantedBug};
+use crate::recording::Recording;
+use crate::shrink::{self, Limits};
+use crate::single::{self, Wishes};
 use crate::verdict::Verdict;
 use crate::world::now_nanos;
 
 const USAGE_ERROR: u8 = 2;
+const NOT_COVERED: u8 = 6;
 
 /// Runs a whole NeorunBase cluster in one process: simulated time, network and disks, faults drawn from the seed.
-/// Exit codes: 0 passed, 2 usage, 3 crash, 4 liveness, 5 correctness.
+///
+/// Exit codes: 0 passed, 2 usage, 3 crash, 4 liveness, 5 correctness (or runs that differ, or a bug that was not found),
+/// 6 a point of the code that no seed has reached (--require-coverage).
 #[derive(Parser)]
 #[command(name = "cargo sim")]
 struct Arguments {
     /// Run this seed.
     #[arg(long)]
     seed: Option<u64>,
-    /// Run these seeds, each in a process of its own: A..B, without B.
+    /// Run these seeds, each in a process of its own: A..B, without B. Ends with what they have covered.
     #[arg(long, value_parser = parse_range)]
     seeds: Option<Range<u64>>,
+    /// Run again what a failure has written (its folder, or its plan.json): nothing is drawn.
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "bugs", "minutes", "seconds", "bug"])]
+    replay: Option<PathBuf>,
+    /// Make the failure of --seed or --replay smaller, and write the evidence of what is left of it.
+    #[arg(long, conflicts_with_all = ["seeds", "bugs", "check_determinism"])]
+    shrink: bool,
+    /// Simulations that --shrink may run.
+    #[arg(long, default_value_t = 300)]
+    shrink_runs: usize,
+    /// Real minutes that --shrink may take.
+    #[arg(long, default_value_t = 30)]
+    shrink_minutes: u64,
     /// How many processes at a time.
     #[arg(long, default_value_t = default_jobs())]
     jobs: usize,
@@ -40,7 +62,7 @@ struct Arguments {
     #[arg(long)]
     seconds: Option<u64>,
     /// Plant a bug: the checkers must find it.
-    #[arg(long, value_parser = PossibleValuesParser::new(all_bugs().map(|(name, _)| name)))]
+    #[arg(long, value_parser = PossibleValuesParser::new(planted::all().map(|bug| bug.name)))]
     bug: Option<String>,
     /// Name the bugs that can be planted.
     #[arg(long)]
@@ -48,15 +70,30 @@ struct Arguments {
     /// Look for each planted bug (or the one of --bug) in these seeds: A..B; fails if one is not found.
     #[arg(long, value_parser = parse_range)]
     bugs: Option<Range<u64>>,
-    /// Run --seed or --seeds twice, in two processes each, and compare what happened.
+    /// With --bugs: also those that the suite does not ask for.
+    #[arg(long, requires = "bugs")]
+    elusive: bool,
+    /// With --bugs: write what came of it to this Markdown file; rows of other bugs stay.
+    #[arg(long, requires = "bugs")]
+    table: Option<PathBuf>,
+    /// Run --seed, --seeds or --replay twice, in two processes each, and compare what happened.
     #[arg(long)]
     check_determinism: bool,
+    /// With --seeds: fail if there is a point in the code (`sometimes!`) that none of them has reached.
+    #[arg(long, requires = "seeds")]
+    require_coverage: bool,
     /// Write the trace here.
     #[arg(long)]
     trace: Option<PathBuf>,
-    /// Where plan, trace and history of failures go.
+    /// Write the timeline, a page for a browser, here (failures have one in their folder).
+    #[arg(long)]
+    timeline: Option<PathBuf>,
+    /// Where folders of failures go: plan, trace, histories, timeline.
     #[arg(long, default_value = "target-sim/failures")]
     failures: PathBuf,
+    /// Write nothing on failure.
+    #[arg(long)]
+    no_evidence: bool,
     /// Real seconds after which a process of --seeds is stuck.
     #[arg(long, default_value_t = 900)]
     wall_seconds: u64,
@@ -85,7 +122,7 @@ pub fn main() -> ExitCode {
     let arguments = Arguments::parse();
     initialize_logs();
     match dispatch(&arguments) {
-        Ok(verdict) => ExitCode::from(verdict.exit_code()),
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("cargo sim: {error:#}");
             ExitCode::from(USAGE_ERROR)
@@ -93,7 +130,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Logs only if asked for by `RUST_LOG`, stamped with simulated time.
+/// What roles log goes into the trace; to the terminal, stamped with simulated time, only if asked for by `RUST_LOG`.
 fn initialize_logs() {
     struct SimulatedTime;
     impl tracing_subscriber::fmt::time::FormatTime for SimulatedTime {
@@ -102,22 +139,34 @@ fn initialize_logs() {
             write!(writer, "{}.{:06}", now / 1_000_000_000, now / 1000 % 1_000_000)
         }
     }
-    if std::env::var_os("RUST_LOG").is_some() {
-        tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+    let terminal = std::env::var_os("RUST_LOG").is_some().then(|| {
+        tracing_subscriber::fmt::layer()
             .with_timer(SimulatedTime)
             .with_ansi(false)
             .with_writer(std::io::stderr)
-            .init();
+            .with_filter(EnvFilter::from_default_env())
+    });
+    let ours = Targets::new().with_target("neorunbase", Level::INFO);
+    tracing_subscriber::registry()
+        .with(terminal)
+        .with(Logs.with_filter(ours))
+        .init();
+}
+
+fn exit_code(all_well: bool) -> u8 {
+    if all_well {
+        Verdict::Passed.exit_code()
+    } else {
+        Verdict::Correctness.exit_code()
     }
 }
 
-fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
+fn dispatch(arguments: &Arguments) -> anyhow::Result<u8> {
     if arguments.list_bugs {
-        for (name, what) in all_bugs() {
-            println!("{name:<20} {what}");
+        for PlantedBug { name, what, .. } in planted::all() {
+            println!("{name:<32} {what}");
         }
-        return Ok(Verdict::Passed);
+        return Ok(0);
     }
     let children = Children {
         seconds: simulated_seconds(arguments)?,
@@ -125,32 +174,54 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<Verdict> {
         wall_limit: Duration::from_secs(arguments.wall_seconds),
         failures: arguments.failures.clone(),
     };
-    let all_well = |well| {
-        if well {
-            Verdict::Passed
-        } else {
-            Verdict::Correctness
-        }
-    };
+    if let Some(range) = &arguments.bugs {
+        return hunt(arguments, &children, range);
+    }
     let bug = arguments.bug.as_deref();
-    if let Some(range) = arguments.bugs.clone() {
-        return many::bugs(&children, range, bug).map(all_well);
+    if arguments.check_determinism {
+        let tasks: Vec<Task<'_>> = match (&arguments.seeds, arguments.seed, &arguments.replay) {
+            (Some(range), _, _) => range.clone().map(|seed| Task::Seed(seed, bug)).collect(),
+            (None, Some(seed), _) => vec![Task::Seed(seed, bug)],
+            (None, None, Some(path)) => vec![Task::Replay(path)],
+            (None, None, None) => anyhow::bail!("say --seed N, --seeds A..B or --replay PATH"),
+        };
+        return many::check_determinism(&children, &tasks).map(exit_code);
     }
-    let range = match (&arguments.seeds, arguments.seed) {
-        (Some(range), _) => Some(range.clone()),
-        (None, Some(seed)) if arguments.check_determinism => Some(seed..seed + 1),
-        (None, _) => None,
-    };
-    if let Some(range) = range {
-        if arguments.check_determinism {
-            return many::check_determinism(&children, range, bug).map(all_well);
+    if let Some(range) = &arguments.seeds {
+        let suite = many::seeds(&children, range.clone(), bug)?;
+        let is_covered = suite.never_reached.is_empty();
+        if arguments.require_coverage && !is_covered {
+            eprintln!(
+                "cargo sim: no seed of {}..{} has reached {}",
+                range.start,
+                range.end,
+                suite.never_reached.join(", ")
+            );
         }
-        return many::seeds(&children, range, bug).map(all_well);
+        return Ok(if suite.has_passed && arguments.require_coverage && !is_covered {
+            NOT_COVERED
+        } else {
+            exit_code(suite.has_passed)
+        });
     }
-    let seed = arguments
-        .seed
-        .context("say --seed N or --seeds A..B; --help tells more")?;
-    one(arguments, seed, children.seconds)
+    one(arguments, &children)
+}
+
+fn hunt(arguments: &Arguments, children: &Children, range: &Range<u64>) -> anyhow::Result<u8> {
+    let is_wanted = |bug: &PlantedBug| arguments.bug.as_ref().is_none_or(|name| name == bug.name);
+    let everything = arguments.elusive || arguments.bug.is_some();
+    let elusive = planted::ELUSIVE_BUGS.iter().filter(|_| everything);
+    let wanted: Vec<PlantedBug> = planted::BUGS
+        .iter()
+        .chain(elusive)
+        .copied()
+        .filter(is_wanted)
+        .collect();
+    let survivors = bug_hunt::hunt(children, range, &wanted, arguments.table.as_deref())?;
+    if !survivors.is_empty() {
+        eprintln!("cargo sim: not found: {}", survivors.join(", "));
+    }
+    Ok(exit_code(survivors.is_empty()))
 }
 
 fn simulated_seconds(arguments: &Arguments) -> anyhow::Result<u64> {
@@ -164,74 +235,48 @@ fn simulated_seconds(arguments: &Arguments) -> anyhow::Result<u64> {
     Ok(arguments.seconds.unwrap_or(seconds).max(1))
 }
 
-fn one(arguments: &Arguments, seed: u64, seconds: u64) -> anyhow::Result<Verdict> {
-    if let Some(bug) = &arguments.bug {
-        neorunbase_world::fault::plant(bug);
+fn one(arguments: &Arguments, children: &Children) -> anyhow::Result<u8> {
+    let (recording, name, command) = match (&arguments.replay, arguments.seed) {
+        (Some(path), _) => {
+            let name = path.canonicalize().ok();
+            let name = name.as_ref().and_then(|path| path.file_stem());
+            let name = name.map_or_else(|| "replay".to_owned(), |name| name.to_string_lossy().into_owned());
+            let command = format!("cargo sim --replay {}", path.display());
+            (Recording::read(path)?, name, command)
+        }
+        (None, Some(seed)) => {
+            let bug = arguments.bug.clone();
+            let suffix = |before: &str| {
+                let bug = bug.as_ref();
+                bug.map_or_else(String::new, |bug| format!("{before}{bug}"))
+            };
+            let name = format!("seed-{seed}{}", suffix("-"));
+            let seconds = children.seconds;
+            let command = format!("cargo sim --seed {seed} --seconds {seconds}{}", suffix(" --bug "));
+            let configuration = Configuration::draw(seed, Duration::from_secs(seconds));
+            (Recording { bug, configuration }, name, command)
+        }
+        (None, None) => anyhow::bail!("say --seed N, --seeds A..B or --replay PATH; --help tells more"),
+    };
+    if arguments.shrink {
+        let limits = Limits {
+            runs: arguments.shrink_runs,
+            wall: Duration::from_secs(60 * arguments.shrink_minutes),
+        };
+        let name = if name.starts_with("shrunk-") {
+            name
+        } else {
+            format!("shrunk-{name}")
+        };
+        let folder = shrink::shrink(children, limits, recording, &name)?;
+        println!("the smallest failure: cargo sim --replay {}", folder.display());
+        return Ok(0);
     }
-    let configuration = Configuration::draw(seed, Duration::from_secs(seconds));
-    let trace = Trace::keeping_lines(true);
-    let started = Instant::now();
-    let (findings, histories) = simulation::run(&configuration, &trace);
-    let took = started.elapsed();
-    let (hash, events) = trace.digest();
-    let bug = arguments
-        .bug
-        .as_ref()
-        .map_or_else(String::new, |bug| format!(" --bug {bug}"));
-    let reproduce = format!("cargo sim --seed {seed} --seconds {seconds}{bug}");
-
-    println!("seed {seed}: {}", findings.verdict.label());
-    for complaint in &findings.complaints {
-        println!("  ! {complaint}");
-    }
-    for line in &findings.summary {
-        println!("  {line}");
-    }
-    let simulated = findings.simulated.as_secs_f64();
-    println!(
-        "  {simulated:.1} simulated seconds in {:.1} s ({:.1} a second), {events} events",
-        took.as_secs_f64(),
-        simulated / took.as_secs_f64().max(0.001)
-    );
-    println!("trace hash: {hash}");
-    println!("unseed: {:016x}", findings.unseed);
-    let text = trace.take_text().unwrap_or_default();
-    if let Some(path) = &arguments.trace {
-        std::fs::write(path, &text).with_context(|| format!("trace {}", path.display()))?;
-    }
-    if findings.verdict != Verdict::Passed {
-        let name = arguments
-            .bug
-            .as_ref()
-            .map_or_else(|| format!("seed-{seed}"), |bug| format!("seed-{seed}-{bug}"));
-        let folder = arguments.failures.join(name);
-        let evidence = json!({
-            "configuration": configuration,
-            "verdict": findings.verdict,
-            "complaints": findings.complaints,
-            "summary": findings.summary,
-            "reproduce": reproduce,
-        });
-        write_evidence(&folder, &evidence, &text, &histories)
-            .with_context(|| format!("evidence in {}", folder.display()))?;
-        println!("evidence: {}", folder.display());
-    }
-    println!("reproduce: {reproduce}");
-    Ok(findings.verdict)
-}
-
-fn write_evidence(
-    folder: &Path,
-    evidence: &serde_json::Value,
-    trace: &str,
-    histories: &simulation::Histories,
-) -> anyhow::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    std::fs::write(
-        folder.join("verdict.json"),
-        serde_json::to_string_pretty(evidence)?,
-    )?;
-    std::fs::write(folder.join("trace.txt"), trace)?;
-    histories.write(folder)?;
-    Ok(())
+    let wishes = Wishes {
+        command,
+        trace: arguments.trace.clone(),
+        timeline: arguments.timeline.clone(),
+        evidence: (!arguments.no_evidence).then(|| arguments.failures.join(name)),
+    };
+    single::run(&recording, &wishes).map(Verdict::exit_code)
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use neorunbase_fault_injection::{FaultPlan, Topology};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use crate::simulation::workload_names;
 use crate::world::clock::ClockError;
 use crate::world::disk::DiskSpeed;
 use crate::world::network::LinkSpeed;
@@ -15,7 +16,7 @@ use crate::world::network::LinkSpeed;
 pub const COORDINATION: &str = "coordination";
 
 /// One simulation, fully decided.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Configuration {
     /// The seed.
     pub seed: u64,
@@ -31,6 +32,8 @@ pub struct Configuration {
     pub shards: u32,
     /// REPLICAS of each table.
     pub replicas: u32,
+    /// The workloads that run, by name.
+    pub workloads: Vec<String>,
     /// Clients of each workload.
     pub clients: u32,
     /// The longest pause between two operations of a client, in milliseconds.
@@ -64,7 +67,7 @@ pub struct Configuration {
 }
 
 /// Settings that decide how often rare things happen.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Knobs {
     /// Between checkpoints of a Data Node, in milliseconds.
     pub checkpoint_interval_ms: u64,
@@ -115,6 +118,20 @@ fn pick<T: Copy>(random: &mut SmallRng, choices: &[T]) -> T {
     choices[random.random_range(0..choices.len())]
 }
 
+/// Some of `all`, in their order: now and then all, or just one, which then has the cluster to itself.
+fn draw_workloads(seed: u64, mut all: Vec<String>) -> Vec<String> {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x776f_726b_6c6f_6164);
+    let count = match random.random_range(0..10) {
+        0 => 1,
+        1..=3 => all.len(),
+        _ => random.random_range(3.min(all.len())..=all.len()),
+    };
+    while all.len() > count {
+        all.remove(random.random_range(0..all.len()));
+    }
+    all
+}
+
 impl Configuration {
     /// Draws everything from `seed`.
     pub fn draw(seed: u64, length: Duration) -> Self {
@@ -131,6 +148,7 @@ impl Configuration {
             late_data_node_ms: 0,
             shards: pick(&mut random, &[1, 2, 3, 4, 6, 8, 12]),
             replicas: pick(&mut random, &[1, 2, 2, 3]),
+            workloads: Vec::new(),
             clients: pick(&mut random, &[2, 3, 5]),
             pause_ms: pick(&mut random, &[5, 20, 50, 150]),
             call_deadline_ms: pick(&mut random, &[3_000, 6_000, 10_000]),
@@ -165,6 +183,7 @@ impl Configuration {
         configuration.link_one_lost_in = pick(&mut random, &[0, 0, 2_000, 20_000]);
         configuration.buggify = random.random_bool(0.8);
         configuration.plan = FaultPlan::draw(seed, &configuration.topology(), length_ms);
+        configuration.workloads = draw_workloads(seed, workload_names(&configuration));
         configuration
     }
 
@@ -236,5 +255,36 @@ impl Configuration {
             drift_ppm: self.drift_ppm.get(index).copied().unwrap_or_default(),
             wall_skew_micros: self.wall_skew_micros.get(index).copied().unwrap_or_default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_back() {
+        for seed in 0..50 {
+            let drawn = Configuration::draw(seed, Duration::from_secs(60));
+            let written = serde_json::to_string(&drawn).unwrap();
+            assert_eq!(serde_json::from_str::<Configuration>(&written).unwrap(), drawn);
+        }
+    }
+
+    #[test]
+    fn seeds_are_swarms_over_workloads() {
+        let mut counts = BTreeSet::new();
+        let mut drawn = BTreeSet::new();
+        for seed in 0..200 {
+            let configuration = Configuration::draw(seed, Duration::from_secs(60));
+            counts.insert(configuration.workloads.len());
+            drawn.extend(configuration.workloads);
+        }
+        let all = workload_names(&Configuration::draw(0, Duration::from_secs(60)));
+        assert_eq!(drawn, all.iter().cloned().collect());
+        assert!(counts.contains(&1) && counts.contains(&3) && counts.contains(&all.len()));
+        assert!(!counts.contains(&0) && !counts.contains(&2));
     }
 }

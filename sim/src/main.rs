@@ -9,19 +9,39 @@
 )]
 
 #[cfg(madsim)]
+mod bug_hunt;
+#[cfg(madsim)]
+mod bug_table;
+#[cfg(madsim)]
 mod cluster;
 #[cfg(madsim)]
 mod command_line;
 #[cfg(madsim)]
 mod configuration;
 #[cfg(madsim)]
+mod coverage;
+#[cfg(madsim)]
+mod faulty_nodes;
+#[cfg(madsim)]
 mod many;
+#[cfg(madsim)]
+mod observation;
+#[cfg(madsim)]
+mod planted;
+#[cfg(madsim)]
+mod recording;
 #[cfg(madsim)]
 mod replicas;
 #[cfg(madsim)]
 mod roles;
 #[cfg(madsim)]
+mod shrink;
+#[cfg(madsim)]
 mod simulation;
+#[cfg(madsim)]
+mod single;
+#[cfg(madsim)]
+mod timeline;
 #[cfg(madsim)]
 mod trace;
 #[cfg(madsim)]

@@ -1,6 +1,6 @@
 //! Many simulations, each in a process of its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -9,178 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use neorunbase_world::fault;
 
+use crate::coverage::Coverage;
 use crate::verdict::Verdict;
-
-/// Bugs that roles can be told to have, and the checkers must find.
-const BUGS: [(&str, &str); 32] = [
-    ("ack-before-fsync", "the log acknowledges before its sync"),
-    (
-        "torn-tail-accepted",
-        "recovery takes a torn log record for a good one",
-    ),
-    (
-        "commit-one-shard",
-        "a commit is applied on one of its shards only",
-    ),
-    ("read-uncommitted", "reads see writes that were not committed"),
-    ("lock-early-release", "row locks are let go before the commit"),
-    ("lost-prepared", "recovery forgets prepared transactions"),
-    (
-        "full-disk-keeps-tail",
-        "a commit that was refused on a full disk stays in the log",
-    ),
-    (
-        "savepoint-keeps-writes",
-        "ROLLBACK TO SAVEPOINT takes no writes back",
-    ),
-    (
-        "savepoint-keeps-locks",
-        "ROLLBACK TO SAVEPOINT lets go of no lock",
-    ),
-    (
-        "savepoint-frees-all-locks",
-        "ROLLBACK TO SAVEPOINT lets go of locks from before the savepoint, too",
-    ),
-    (
-        "ack-without-followers",
-        "a primary acknowledges what is durable on itself only",
-    ),
-    (
-        "shrink-after-ack",
-        "a silent follower does not count any more before it has left the in-sync set",
-    ),
-    (
-        "follower-acks-before-fsync",
-        "a follower acknowledges entries before they are durable",
-    ),
-    (
-        "follower-applies-uncommitted",
-        "a follower applies entries that may still be overwritten",
-    ),
-    (
-        "transactions-outlive-terms",
-        "a transaction goes on in the next term without what it wrote in the one before",
-    ),
-    (
-        "deposed-primary-acks",
-        "a deposed primary acknowledges commits that the next one may not have",
-    ),
-    (
-        "term-begun-twice",
-        "a primary goes on in its old term after a restart",
-    ),
-    (
-        "log-cut-too-early",
-        "a checkpoint cuts the log below entries that are neither applied nor decided",
-    ),
-    (
-        "revived-without-locks",
-        "a new primary finds prepared transactions, but does not lock what they wrote",
-    ),
-    (
-        "outcome-not-replayed",
-        "followers forget the writes of prepared transactions that commit",
-    ),
-    (
-        "copy-without-prepared",
-        "the copy of a shard leaves out what is prepared",
-    ),
-    (
-        "promotion-outside-set",
-        "the Controller promotes a copy that is not in the in-sync set",
-    ),
-    (
-        "read-set-ignores-ranges",
-        "SERIALIZABLE remembers the keys that were read, but no ranges",
-    ),
-    (
-        "read-set-not-validated",
-        "SERIALIZABLE commits whatever became of what was read",
-    ),
-    (
-        "read-set-released-before-decision",
-        "SERIALIZABLE validates before the commit timestamp is drawn, and nothing holds the reads after",
-    ),
-    (
-        "read-set-ignores-marks",
-        "SERIALIZABLE validates against committed versions, not against writes that are being committed",
-    ),
-    (
-        "savepoint-forgets-reads",
-        "ROLLBACK TO SAVEPOINT forgets what SERIALIZABLE has to validate",
-    ),
-    (
-        "oracle-ignores-lease",
-        "a new leader hands out timestamps while the old one may still do so",
-    ),
-    (
-        "oracle-ignores-successor",
-        "a leader raises the limit of timestamps that its successor has written",
-    ),
-    (
-        "catalog-led-from-outside",
-        "a coordinator leads the catalog though it lacks acknowledged definitions",
-    ),
-    (
-        "catalog-acknowledged-alone",
-        "a definition is acknowledged before the other coordinators have it",
-    ),
-    (
-        "fence-ignored-by-readers",
-        "rows of a truncated table are read by a coordinator that has not heard of it",
-    ),
-];
-
-/// All planted bugs that have a name.
-pub fn all_bugs() -> impl Iterator<Item = (&'static str, &'static str)> {
-    BUGS.into_iter().chain(ELUSIVE_BUGS)
-}
-
-/// Planted bugs that the simulator has not found in 30 seeds: what it cannot see yet. They can be named, and are not part of
-/// the suite.
-const ELUSIVE_BUGS: [(&str, &str); 10] = [
-    (
-        "oracle-outlives-lease",
-        "a leader hands out timestamps though a successor may do so already",
-    ),
-    (
-        "old-catalog-accepted",
-        "a coordinator accepts the catalog of a deposed leader",
-    ),
-    (
-        "catalog-outlives-lease",
-        "a coordinator shows a catalog that may be old",
-    ),
-    (
-        "catalog-lease-not-awaited",
-        "a definition is acknowledged while a coordinator still shows the catalog before",
-    ),
-    (
-        "fence-ignored-by-commits",
-        "a transaction commits what it wrote under an old definition of a table",
-    ),
-    (
-        "fence-does-not-wait",
-        "an index is built while transactions without it are being committed",
-    ),
-    (
-        "index-without-fence",
-        "an index is built while coordinators that do not know it may write",
-    ),
-    (
-        "stale-primary-read",
-        "a primary serves reads after its leases have ended",
-    ),
-    (
-        "term-begins-under-lease",
-        "a term begins while the primary before still has a lease",
-    ),
-    (
-        "old-term-accepted",
-        "a follower takes entries of a deposed primary",
-    ),
-];
 
 /// What all children are told.
 #[derive(Clone, Debug)]
@@ -198,8 +30,6 @@ pub struct Children {
 /// What a child said.
 #[derive(Clone, Debug)]
 pub struct Outcome {
-    /// Its seed.
-    pub seed: u64,
     /// How it ended.
     pub verdict: Verdict,
     /// All it printed.
@@ -210,14 +40,49 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+impl Outcome {
+    /// What it complained of first.
+    pub fn first_complaint(&self) -> &str {
+        let complaint = self.output.lines().find_map(|line| line.strip_prefix("  ! "));
+        complaint.unwrap_or_default()
+    }
+}
+
+/// What a child is to do.
+#[derive(Clone, Copy, Debug)]
+pub enum Task<'a> {
+    /// Draw everything from a seed, and plant a bug.
+    Seed(u64, Option<&'a str>),
+    /// Run what is recorded there.
+    Replay(&'a Path),
+    /// The same, without writing anything.
+    Quiet(&'a Path),
+}
+
+impl Task<'_> {
+    /// As printed.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Seed(seed, _) => format!("seed {seed}"),
+            Self::Replay(path) | Self::Quiet(path) => path.display().to_string(),
+        }
+    }
+}
+
 impl Children {
-    fn command(&self, seed: u64, bug: Option<&str>, trace: Option<&Path>) -> anyhow::Result<Command> {
+    fn command(&self, task: Task<'_>, trace: Option<&Path>) -> anyhow::Result<Command> {
         let mut command = Command::new(std::env::current_exe().context("own executable")?);
-        command.args(["--seed", &seed.to_string()]);
-        command.args(["--seconds", &self.seconds.to_string()]);
         command.arg("--failures").arg(&self.failures);
-        if let Some(bug) = bug {
-            command.args(["--bug", bug]);
+        match task {
+            Task::Seed(seed, bug) => {
+                command.args(["--seed", &seed.to_string()]);
+                command.args(["--seconds", &self.seconds.to_string()]);
+                if let Some(bug) = bug {
+                    command.args(["--bug", bug]);
+                }
+            }
+            Task::Replay(path) => drop(command.arg("--replay").arg(path)),
+            Task::Quiet(path) => drop(command.arg("--no-evidence").arg("--replay").arg(path)),
         }
         if let Some(trace) = trace {
             command.arg("--trace").arg(trace);
@@ -225,8 +90,8 @@ impl Children {
         Ok(command)
     }
 
-    /// Runs one seed in a child.
-    pub fn run(&self, seed: u64, bug: Option<&str>, trace: Option<&Path>) -> anyhow::Result<Outcome> {
+    /// Runs one simulation in a child.
+    pub fn run(&self, task: Task<'_>, trace: Option<&Path>) -> anyhow::Result<Outcome> {
         let started = Instant::now();
         let output_path = std::env::temp_dir().join(format!(
             "neorunbase-sim-{}-{}.out",
@@ -235,7 +100,7 @@ impl Children {
         ));
         let output_file = std::fs::File::create(&output_path).context("file for output")?;
         let mut child = self
-            .command(seed, bug, trace)?
+            .command(task, trace)?
             .stdin(Stdio::null())
             .stdout(output_file.try_clone()?)
             .stderr(output_file)
@@ -259,17 +124,13 @@ impl Children {
         let mut verdict = Verdict::from_exit_code(status.code());
         if stuck {
             verdict = Verdict::Liveness;
-            output.push_str(&format!(
-                "seed {seed}: ended after {:?} of real time\n",
-                self.wall_limit
-            ));
+            output.push_str(&format!("  ! ended after {:?} of real time\n", self.wall_limit));
         }
         let hash = output
             .lines()
             .find_map(|line| line.strip_prefix("trace hash: "))
             .map(str::to_owned);
         Ok(Outcome {
-            seed,
             verdict,
             output,
             hash,
@@ -282,10 +143,10 @@ impl Children {
         &self,
         seeds: Range<u64>,
         bug: Option<&str>,
-        each: impl Fn(&Outcome) -> bool + Sync,
-    ) -> anyhow::Result<Vec<Outcome>> {
+        each: impl Fn(u64, &Outcome) -> bool + Sync,
+    ) -> anyhow::Result<BTreeMap<u64, Outcome>> {
         let next = AtomicU64::new(seeds.start);
-        let outcomes = Mutex::new(Vec::new());
+        let outcomes = Mutex::new(BTreeMap::new());
         let failure = Mutex::new(None);
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
@@ -295,10 +156,10 @@ impl Children {
                         if seed >= seeds.end {
                             return;
                         }
-                        match self.run(seed, bug, None) {
+                        match self.run(Task::Seed(seed, bug), None) {
                             Ok(outcome) => {
-                                let go_on = each(&outcome);
-                                lock(&outcomes).push(outcome);
+                                let go_on = each(seed, &outcome);
+                                lock(&outcomes).insert(seed, outcome);
                                 if !go_on {
                                     next.store(seeds.end, Ordering::Relaxed);
                                 }
@@ -315,51 +176,58 @@ impl Children {
         if let Some(error) = lock(&failure).take() {
             return Err(error);
         }
-        let mut outcomes = std::mem::take(&mut *lock(&outcomes));
-        outcomes.sort_by_key(|outcome| outcome.seed);
+        let outcomes = std::mem::take(&mut *lock(&outcomes));
         Ok(outcomes)
     }
 }
 
 static NEXT_OUTPUT: AtomicU64 = AtomicU64::new(0);
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
+/// What a range of seeds has come to.
+pub struct Suite {
+    /// Whether all passed.
+    pub has_passed: bool,
+    /// Points that none of them has reached.
+    pub never_reached: Vec<String>,
+}
+
 /// Runs a range of seeds and reports, failures first.
-pub fn seeds(children: &Children, range: Range<u64>, bug: Option<&str>) -> anyhow::Result<bool> {
+pub fn seeds(children: &Children, range: Range<u64>, bug: Option<&str>) -> anyhow::Result<Suite> {
     let total = range.end.saturating_sub(range.start);
     let started = Instant::now();
     let finished = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
-    let outcomes = children.run_all(range, bug, |outcome| {
+    let outcomes = children.run_all(range, bug, |seed, outcome| {
         let finished = finished.fetch_add(1, Ordering::Relaxed) + 1;
         if outcome.verdict != Verdict::Passed {
             failed.fetch_add(1, Ordering::Relaxed);
         }
         eprintln!(
-            "[{finished}/{total}, {} failed] seed {}: {} in {:.1} s",
+            "[{finished}/{total}, {} failed] seed {seed}: {} in {:.1} s",
             failed.load(Ordering::Relaxed),
-            outcome.seed,
             outcome.verdict.label(),
             outcome.took.as_secs_f64()
         );
         true
     })?;
+    let points = fault::points();
+    let mut coverage = Coverage::of(points.keys().copied());
     let mut counts: BTreeMap<Verdict, usize> = BTreeMap::new();
-    for outcome in &outcomes {
+    let mut failures = Vec::new();
+    for (seed, outcome) in &outcomes {
+        coverage.add(&outcome.output);
         *counts.entry(outcome.verdict).or_default() += 1;
         if outcome.verdict != Verdict::Passed {
             println!("{}", outcome.output.trim_end());
             println!();
+            failures.push(format!("{seed} {}", outcome.verdict.label()));
         }
     }
-    let failures: Vec<String> = outcomes
-        .iter()
-        .filter(|outcome| outcome.verdict != Verdict::Passed)
-        .map(|outcome| format!("{} {}", outcome.seed, outcome.verdict.label()))
-        .collect();
+    print!("{}", coverage.table());
     for (verdict, count) in &counts {
         println!("{count} of {} seeds: {}", outcomes.len(), verdict.label());
     }
@@ -367,21 +235,25 @@ pub fn seeds(children: &Children, range: Range<u64>, bug: Option<&str>) -> anyho
         println!("failing seeds: {}", failures.join(", "));
     }
     println!("real time: {:.0} s", started.elapsed().as_secs_f64());
-    Ok(failures.is_empty())
+    let never_reached = coverage.never_reached().into_iter().map(str::to_owned);
+    Ok(Suite {
+        has_passed: failures.is_empty(),
+        never_reached: never_reached.collect(),
+    })
 }
 
-/// Runs each seed in two processes and compares what happened, event by event.
-pub fn check_determinism(children: &Children, range: Range<u64>, bug: Option<&str>) -> anyhow::Result<bool> {
+/// Runs each task in two processes and compares what happened, event by event.
+pub fn check_determinism(children: &Children, tasks: &[Task<'_>]) -> anyhow::Result<bool> {
     let mut equal = true;
-    for seed in range {
+    for (number, task) in tasks.iter().enumerate() {
         let trace_path = |run: u32| {
-            let name = format!("neorunbase-sim-{}-{seed}-{run}.trace", std::process::id());
+            let name = format!("neorunbase-sim-{}-{number}-{run}.trace", std::process::id());
             std::env::temp_dir().join(name)
         };
         let paths = [trace_path(1), trace_path(2)];
         let (first, second) = std::thread::scope(|scope| {
-            let second = scope.spawn(|| children.run(seed, bug, Some(&paths[1])));
-            let first = children.run(seed, bug, Some(&paths[0]));
+            let second = scope.spawn(|| children.run(*task, Some(&paths[1])));
+            let first = children.run(*task, Some(&paths[0]));
             let second = second
                 .join()
                 .unwrap_or_else(|_| Err(anyhow::anyhow!("a thread panicked")));
@@ -390,13 +262,15 @@ pub fn check_determinism(children: &Children, range: Range<u64>, bug: Option<&st
         let (first, second) = (first?, second?);
         match (&first.hash, &second.hash) {
             (Some(one), Some(other)) if one == other && first.verdict == second.verdict => {
-                println!("seed {seed}: {one} twice ({})", first.verdict.label());
+                println!("{}: {one} twice ({})", task.label(), first.verdict.label());
             }
             _ => {
                 equal = false;
                 println!(
-                    "seed {seed}: two runs differ: {:?} and {:?}",
-                    first.hash, second.hash
+                    "{}: two runs differ: {:?} and {:?}",
+                    task.label(),
+                    first.hash,
+                    second.hash
                 );
                 print_first_difference(&paths)?;
                 if first.hash.is_none() {
@@ -435,60 +309,4 @@ fn print_first_difference(paths: &[PathBuf; 2]) -> anyhow::Result<()> {
             }
         }
     }
-}
-
-/// Finds, for each planted bug, the first seed that detects it. All must be found.
-pub fn bugs(children: &Children, range: Range<u64>, only: Option<&str>) -> anyhow::Result<bool> {
-    let mut rows = Vec::new();
-    let mut all_found = true;
-    let wanted: Vec<&str> = match only {
-        Some(bug) => vec![bug],
-        None => BUGS.map(|(bug, _)| bug).to_vec(),
-    };
-    for bug in wanted {
-        let started = Instant::now();
-        // A seed that fails without the bug as well has not found it.
-        let found_by = |outcome: &Outcome| {
-            outcome.verdict != Verdict::Passed
-                && children
-                    .run(outcome.seed, None, None)
-                    .is_ok_and(|without| without.verdict == Verdict::Passed)
-        };
-        let finder = Mutex::new(BTreeSet::new());
-        let outcomes = children.run_all(range.clone(), Some(bug), |outcome| {
-            let found = found_by(outcome);
-            if found {
-                lock(&finder).insert(outcome.seed);
-            }
-            !found
-        })?;
-        let first = lock(&finder).first().copied();
-        let found = outcomes.iter().find(|outcome| Some(outcome.seed) == first);
-        let row = match found {
-            Some(outcome) => {
-                let complaint = outcome
-                    .output
-                    .lines()
-                    .find_map(|line| line.strip_prefix("  ! "))
-                    .unwrap_or("");
-                let short: String = complaint.chars().take(90).collect();
-                format!(
-                    "{bug:<20} found by seed {:<5} {:<22} {short}",
-                    outcome.seed,
-                    outcome.verdict.label()
-                )
-            }
-            None => {
-                all_found = false;
-                format!("{bug:<20} SURVIVED seeds {}..{}", range.start, range.end)
-            }
-        };
-        eprintln!("{row} ({:.0} s)", started.elapsed().as_secs_f64());
-        rows.push(row);
-    }
-    println!("planted bugs:");
-    for row in rows {
-        println!("  {row}");
-    }
-    Ok(all_found)
 }

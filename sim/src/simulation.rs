@@ -1,9 +1,7 @@
 //! One simulation from start to verdict: set up, break things, heal, expect progress, lose power, judge.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +25,7 @@ use parking_lot::Mutex;
 
 use crate::cluster::Cluster;
 use crate::configuration::Configuration;
+use crate::observation;
 use crate::replicas::Differences;
 use crate::roles::{PASSWORD, POSTGRESQL_PORT};
 use crate::trace::{Trace, trace};
@@ -101,15 +100,16 @@ pub fn run(configuration: &Configuration, trace: &Trace) -> (Findings, Histories
 pub struct Histories(Vec<Arc<dyn Workload>>);
 
 impl Histories {
-    /// Writes a file for each workload into `folder`.
-    pub fn write(&self, folder: &Path) -> std::io::Result<()> {
+    /// The name of each workload with its history as JSON lines.
+    pub fn to_json_lines(&self) -> std::io::Result<Vec<(String, String)>> {
+        let mut all = Vec::new();
         for workload in &self.0 {
-            let path = folder.join(format!("history-{}.jsonl", workload.name()));
-            let mut output = std::io::BufWriter::new(std::fs::File::create(path)?);
+            let mut output = Vec::new();
             workload.write_history(&mut output)?;
-            output.flush()?;
+            let lines = String::from_utf8_lossy(&output).into_owned();
+            all.push((workload.name().to_owned(), lines));
         }
-        Ok(())
+        Ok(all)
     }
 }
 
@@ -119,7 +119,8 @@ fn catch_panic_messages() -> Arc<Mutex<Vec<String>>> {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let time = now_nanos();
-        caught.lock().push(format!("at {} ms: {info}", time / 1_000_000));
+        let what = info.to_string().replace('\n', " ");
+        caught.lock().push(format!("at {} ms: {what}", time / 1_000_000));
         before(info);
     }));
     messages
@@ -155,13 +156,21 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
     ]
 }
 
+/// The names of all workloads that there are.
+pub fn workload_names(configuration: &Configuration) -> Vec<String> {
+    let all = workloads(configuration);
+    all.iter().map(|workload| workload.name().to_owned()).collect()
+}
+
 async fn simulate(
     configuration: &Configuration,
     trace: &Trace,
     notes: &Mutex<Notes>,
 ) -> (Verdict, Vec<String>) {
+    observation::begin(trace);
     let cluster = Cluster::start(configuration, trace);
-    let workloads = workloads(configuration);
+    let mut workloads = workloads(configuration);
+    workloads.retain(|workload| configuration.workloads.iter().any(|name| name == workload.name()));
     notes.lock().workloads.clone_from(&workloads);
     let outcome = drama(configuration, trace, &cluster, &workloads, notes).await;
     let mut notes = notes.lock();

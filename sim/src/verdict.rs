@@ -48,3 +48,82 @@ impl Verdict {
         }
     }
 }
+
+/// What kind of thing a complaint is about: the anomaly's name, without what differs from run to run.
+pub fn anomaly(complaint: &str) -> String {
+    let complaint = complaint
+        .strip_prefix("at ")
+        .and_then(|rest| rest.split_once(" ms: "))
+        .map_or(complaint, |(_, what)| what);
+    if complaint.contains(" differs from ") {
+        return "copies differ".to_owned();
+    }
+    let what = match complaint.split_once(": ") {
+        // The name of a workload.
+        Some((name, rest)) if !name.contains(' ') => rest,
+        _ => complaint,
+    };
+    let end = what.find([':', '[', '(', '{', '"']).unwrap_or(what.len());
+    let is_name = |word: &&str| {
+        let has_digits = word.contains(|letter: char| letter.is_ascii_digit());
+        // G0, G1a, G2-item.
+        !has_digits || word.starts_with('G') || word.contains('/')
+    };
+    let words: Vec<&str> = what[..end].split_whitespace().filter(is_name).take(8).collect();
+    words.join(" ")
+}
+
+/// Who complained, and of what: for a report in one line.
+pub fn found_by(verdict: Verdict, complaint: &str) -> String {
+    let what = anomaly(complaint);
+    match (verdict, complaint.split_once(": ")) {
+        (Verdict::Correctness, Some((workload, _))) if !workload.contains(' ') => {
+            format!("{workload}: {what}")
+        }
+        (Verdict::Liveness, _) => format!("liveness: {what}"),
+        (Verdict::Crash, _) => format!("crash: {what}"),
+        _ => what,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn anomalies_have_names() {
+        for (complaint, expected) in [
+            (
+                "lists_serializable: G2-item: T12 (client 3, 5-9 µs) -rw-> T13",
+                "G2-item",
+            ),
+            ("teams: G1a aborted read: T3 saw member 4", "G1a aborted read"),
+            (
+                "bank_accounts: T12 read 7 accounts with 1300 instead of 1200",
+                "read accounts with instead of",
+            ),
+            (
+                "shard 0x100000001: data-2 differs from data-1: storage 7",
+                "copies differ",
+            ),
+            (
+                "at 5123 ms: panicked at src/storage/src/wal.rs:10:5: it happens",
+                "panicked at src/storage/src/wal.rs",
+            ),
+            (
+                "not served within 60 s after everything healed: bank_accounts/1 (served 3 before)",
+                "not served within s after everything healed",
+            ),
+        ] {
+            assert_eq!(anomaly(complaint), expected);
+        }
+        assert_eq!(
+            found_by(Verdict::Correctness, "lists: G1c: T1 -> T2"),
+            "lists: G1c"
+        );
+        assert_eq!(
+            found_by(Verdict::Crash, "at 1 ms: panicked at src/a.rs:1:2: x"),
+            "crash: panicked at src/a.rs"
+        );
+    }
+}

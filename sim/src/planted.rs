@@ -1,0 +1,91 @@
+//! Bugs that roles can be told to have (`neorunbase_world::fault::planted`): who finds none of them finds nothing.
+
+/// A bug that can be planted.
+#[derive(Clone, Copy, Debug)]
+pub struct PlantedBug {
+    /// What the code asks for.
+    pub name: &'static str,
+    /// What it breaks.
+    pub what: &'static str,
+    /// Which real system had it, or one like it ("akin"); a dash where none is known.
+    pub seen_in: &'static str,
+}
+
+const fn bug(name: &'static str, what: &'static str, seen_in: &'static str) -> PlantedBug {
+    PlantedBug { name, what, seen_in }
+}
+
+/// All that have a name.
+pub fn all() -> impl Iterator<Item = PlantedBug> {
+    BUGS.iter().chain(ELUSIVE_BUGS).copied()
+}
+
+/// Bugs that the suite has to find.
+#[rustfmt::skip]
+pub const BUGS: &[PlantedBug] = &[
+    bug("ack-before-fsync", "the log acknowledges before its sync", "NATS JetStream 2.12.1 (Jepsen 2025), Elasticsearch 1.5.0 (Jepsen 2015)"),
+    bug("torn-tail-accepted", "recovery takes a torn log record for a good one", "the class that ALICE looks for (OSDI 2014)"),
+    bug("commit-one-shard", "a commit is applied on one of its shards only", "—"),
+    bug("read-uncommitted", "reads see writes that were not committed", "VoltDB 6.3 (Jepsen 2016): dirty reads"),
+    bug("lock-early-release", "row locks are let go before the commit", "—"),
+    bug("lost-prepared", "recovery forgets prepared transactions", "—"),
+    bug("full-disk-keeps-tail", "a commit that was refused on a full disk stays in the log", "—"),
+    bug("savepoint-keeps-writes", "ROLLBACK TO SAVEPOINT takes no writes back", "—"),
+    bug("savepoint-keeps-locks", "ROLLBACK TO SAVEPOINT lets go of no lock", "—"),
+    bug("savepoint-frees-all-locks", "ROLLBACK TO SAVEPOINT lets go of locks from before the savepoint, too", "—"),
+    bug("ack-without-followers", "a primary acknowledges what is durable on itself only", "MongoDB 2.4 with its default write concern (Jepsen 2013)"),
+    bug("shrink-after-ack", "a silent follower does not count any more before it has left the in-sync set", "akin: Kafka 0.8 beta (Jepsen 2013), acknowledged writes lost with the set's last member"),
+    bug("follower-acks-before-fsync", "a follower acknowledges entries before they are durable", "NATS JetStream 2.12.1 (Jepsen 2025)"),
+    bug("follower-applies-uncommitted", "a follower applies entries that may still be overwritten", "—"),
+    bug("transactions-outlive-terms", "a transaction goes on in the next term without what it wrote in the one before", "—"),
+    bug("deposed-primary-acks", "a deposed primary acknowledges commits that the next one may not have", "akin: MongoDB 3.4.0-rc3 (Jepsen 2017), acknowledged majority writes rolled back"),
+    bug("term-begun-twice", "a primary goes on in its old term after a restart", "—"),
+    bug("log-cut-too-early", "a checkpoint cuts the log below entries that are neither applied nor decided", "—"),
+    bug("revived-without-locks", "a new primary finds prepared transactions, but does not lock what they wrote", "—"),
+    bug("outcome-not-replayed", "followers forget the writes of prepared transactions that commit", "—"),
+    bug("copy-without-prepared", "the copy of a shard leaves out what is prepared", "akin: Dgraph 1.1.1 (Jepsen 2020), acknowledged writes lost when a tablet moved"),
+    bug("promotion-outside-set", "the Controller promotes a copy that is not in the in-sync set", "Kafka's unclean leader election, the default before 0.11 (KIP-106)"),
+    bug("read-set-ignores-ranges", "SERIALIZABLE remembers the keys that were read, but no ranges", "—"),
+    bug("read-set-not-validated", "SERIALIZABLE commits whatever became of what was read", "akin: TiDB 2.1.7 (Jepsen 2019), retried writes did not look again at what had been read"),
+    bug("read-set-released-before-decision", "SERIALIZABLE validates before the commit timestamp is drawn, and nothing holds the reads after", "—"),
+    bug("read-set-ignores-marks", "SERIALIZABLE validates against committed versions, not against writes that are being committed", "akin: PostgreSQL 12.3 (Jepsen 2020), G2-item under concurrent writes"),
+    bug("savepoint-forgets-reads", "ROLLBACK TO SAVEPOINT forgets what SERIALIZABLE has to validate", "—"),
+    bug("oracle-ignores-lease", "a new leader hands out timestamps while the old one may still do so", "—"),
+    bug("oracle-ignores-successor", "a leader raises the limit of timestamps that its successor has written", "—"),
+    bug("catalog-led-from-outside", "a coordinator leads the catalog though it lacks acknowledged definitions", "—"),
+    bug("catalog-acknowledged-alone", "a definition is acknowledged before the other coordinators have it", "—"),
+    bug("fence-ignored-by-readers", "rows of a truncated table are read by a coordinator that has not heard of it", "the class of F1's schema changes (VLDB 2013)"),
+];
+
+/// Bugs that the simulator does not find reliably yet: what it cannot see. They are no part of the suite.
+#[rustfmt::skip]
+pub const ELUSIVE_BUGS: &[PlantedBug] = &[
+    bug("oracle-outlives-lease", "a leader hands out timestamps though a successor may do so already", "—"),
+    bug("old-catalog-accepted", "a coordinator accepts the catalog of a deposed leader", "—"),
+    bug("catalog-outlives-lease", "a coordinator shows a catalog that may be old", "—"),
+    bug("catalog-lease-not-awaited", "a definition is acknowledged while a coordinator still shows the catalog before", "—"),
+    bug("fence-ignored-by-commits", "a transaction commits what it wrote under an old definition of a table", "the class of F1's schema changes (VLDB 2013)"),
+    bug("fence-does-not-wait", "an index is built while transactions without it are being committed", "the class of F1's schema changes (VLDB 2013)"),
+    bug("index-without-fence", "an index is built while coordinators that do not know it may write", "the class of F1's schema changes (VLDB 2013)"),
+    bug("stale-primary-read", "a primary serves reads after its leases have ended", "etcd 0.4.1 and Consul 0.3 (Jepsen 2014), MongoDB 2.6.7 (Jepsen 2015)"),
+    bug("term-begins-under-lease", "a term begins while the primary before still has a lease", "—"),
+    bug("old-term-accepted", "a follower takes entries of a deposed primary", "the class of HBase's zombie region servers"),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_rows_fit_into_a_table() {
+        let names: BTreeSet<_> = all().map(|bug| bug.name).collect();
+        assert_eq!(names.len(), all().count());
+        for bug in all() {
+            for text in [bug.name, bug.what, bug.seen_in] {
+                assert!(!text.is_empty() && !text.contains(['|', '\n']), "{text}");
+            }
+        }
+    }
+}
