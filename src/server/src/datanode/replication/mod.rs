@@ -5,7 +5,8 @@
 //! - What a record does is known to the request that made it ([`step`]); without one (on followers, after a restart, in a
 //!   new term) it is read from the record ([`replay`]).
 //! - The node follows the shards' configurations ([`configure`]): terms begin ([`terms`]) and end ([`depose`]), the in-sync
-//!   set changes ([`in_sync`]), a shard is handed over ([`handover`]), a copy is not wanted any more ([`drop_copy`]). A follower that lacks too much gets a copy of everything ([`copy`], [`install`]).
+//!   set changes ([`in_sync`]), a shard is handed over ([`handover`]), a copy is not wanted any more ([`drop_copy`]). A follower that lacks too much gets a
+//!   copy of everything ([`copy`], [`copies`], [`install`]).
 //!
 //! All of it is behind one lock that is never held across an await. Whoever holds it may take any other lock of the
 //! node; nobody takes it while holding another.
@@ -13,6 +14,7 @@
 mod advance;
 mod append;
 mod configure;
+mod copies;
 mod copy;
 mod depose;
 mod drop_copy;
@@ -28,6 +30,7 @@ mod step;
 mod terms;
 
 pub(super) use append::Room;
+pub(super) use copies::Copies;
 pub(super) use install::{Incoming, prepared_in};
 pub(super) use replica::{KeptPrepare, Payload, Replica, Replicas, Role};
 pub(super) use step::{Committed, LoggedStep};
