@@ -40,6 +40,8 @@ pub trait Victim: Send + Sync {
     fn pause(&self, node: &str);
     /// Lets it run on.
     fn resume(&self, node: &str);
+    /// Sets whether a Data Node is to be emptied.
+    fn drain(&self, node: &str, is_wanted: bool);
     /// Ends a node's session with the coordination service.
     fn expire_session(&self, node: &str);
     /// Writes down what was done.
@@ -55,6 +57,7 @@ enum Relief {
     FastDisk(NodeName),
     RoomOnDisk(NodeName),
     Resume(NodeName),
+    Undrain(NodeName),
 }
 
 /// Breaks things by a plan.
@@ -186,6 +189,10 @@ impl<'a> Nemesis<'a> {
                 victim.pause(node);
                 self.relieve_at(until_ms, Relief::Resume(node.clone()));
             }
+            Fault::Drain { node, .. } => {
+                victim.drain(node, true);
+                self.relieve_at(until_ms, Relief::Undrain(node.clone()));
+            }
             Fault::ExpireSession { node } => victim.expire_session(node),
         }
     }
@@ -206,6 +213,7 @@ impl<'a> Nemesis<'a> {
             Relief::RoomOnDisk(node) => victim.fill_disk(&node, false),
             Relief::FastDisk(node) => victim.slow_disk(&node, Duration::ZERO),
             Relief::Resume(node) => victim.resume(&node),
+            Relief::Undrain(node) => victim.drain(&node, false),
         }
     }
 

@@ -135,6 +135,13 @@ pub enum Fault {
         /// For how long, in milliseconds.
         for_ms: u64,
     },
+    /// An operator has a Data Node emptied, and changes his mind later.
+    Drain {
+        /// Which.
+        node: NodeName,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
     /// The coordination service declares a node's session dead.
     ExpireSession {
         /// Whose.
@@ -162,6 +169,7 @@ impl Fault {
             Self::SyncError { .. } => "failed sync",
             Self::CrashInSync { .. } => "crash in a sync",
             Self::Pause { .. } => "pause",
+            Self::Drain { .. } => "drain",
             Self::ExpireSession { .. } => "expired session",
         }
     }
@@ -176,6 +184,7 @@ impl Fault {
             | Self::SlowLink { for_ms, .. }
             | Self::SlowDisk { for_ms, .. }
             | Self::FullDisk { for_ms, .. }
+            | Self::Drain { for_ms, .. }
             | Self::Pause { for_ms, .. } => *for_ms,
             Self::SyncError { .. } | Self::CrashInSync { .. } | Self::ExpireSession { .. } => 0,
         }
@@ -209,10 +218,12 @@ pub struct Topology {
     pub coordination: Vec<NodeName>,
     /// Nodes of clients: only their links break.
     pub clients: Vec<NodeName>,
+    /// Servers that hold shards.
+    pub data_nodes: Vec<NodeName>,
 }
 
 /// The kinds that a seed turns on or off.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "kill",
     "crash",
     "power",
@@ -227,6 +238,7 @@ const KINDS: [&str; 14] = [
     "crash-in-sync",
     "pause",
     "expire",
+    "drain",
 ];
 
 impl FaultPlan {
@@ -380,6 +392,11 @@ fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
             disk,
         },
         "pause" => Fault::Pause { node: server, for_ms },
+        // Long enough for some copies to move, mostly.
+        "drain" => Fault::Drain {
+            node: topology.data_nodes.choose(random).cloned().unwrap_or(server),
+            for_ms: for_ms + random.random_range(1_000..=30_000),
+        },
         _ => Fault::ExpireSession { node: server },
     }
 }
@@ -424,6 +441,7 @@ mod tests {
             servers: vec!["coordinator-1".into(), "data-1".into(), "data-2".into()],
             coordination: vec!["coordination".into()],
             clients: vec!["client-1".into()],
+            data_nodes: vec!["data-1".into(), "data-2".into()],
         }
     }
 

@@ -1,6 +1,6 @@
 //! The simulated machines: what runs on each, and how each of them can be broken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,6 +11,9 @@ use neorunbase_coordination::{
     ClientOptions, EmbeddedClient as SessionClient, EmbeddedService, RemoteClient,
 };
 use neorunbase_fault_injection::{CutSilence, DiskCrash, Victim};
+use neorunbase_server::cluster::ShardMap;
+use neorunbase_server::cluster::drain::{undrain, wish_drain};
+use neorunbase_server::cluster::failure_domain::Topology;
 use neorunbase_server::cluster::shard_map::read_shard_map;
 use neorunbase_storage::memory_engine::MemoryEngineFactory;
 use neorunbase_workloads::ClientWorld;
@@ -31,6 +34,8 @@ use crate::world::spawner::SimSpawner;
 
 /// How often the supervisor looks for disks that failed under their process.
 const SUPERVISION_INTERVAL: Duration = Duration::from_millis(500);
+/// An operator's command that was not answered is given again after this.
+const COMMAND_RETRY: Duration = Duration::from_millis(300);
 /// A killed process's tasks must be gone before the next life begins.
 const SHORTEST_DOWN_TIME: Duration = Duration::from_millis(2);
 
@@ -52,6 +57,8 @@ pub struct Cluster {
     fabric: Fabric,
     machines: BTreeMap<String, Machine>,
     service: Mutex<Option<Arc<EmbeddedService>>>,
+    /// Data Nodes that are to be emptied.
+    draining: Mutex<BTreeSet<String>>,
     /// Itself, for tasks that outlive a call.
     own: Weak<Self>,
     /// Processes that ended by themselves, and in which life of their machine.
@@ -106,6 +113,7 @@ impl Cluster {
                 fabric,
                 machines,
                 service: Mutex::new(None),
+                draining: Mutex::default(),
                 own: weak.clone(),
                 exits,
             }
@@ -229,13 +237,49 @@ impl Cluster {
 
     /// What is wrong with the copies of shards, as far as can be seen now. `None`: the coordination service is away.
     pub async fn differences_of_copies(&self) -> Option<Differences> {
-        let service = self.service.lock().clone()?;
-        let options = ClientOptions::with_session_timeout(Duration::from_secs(10));
-        let client = SessionClient::embedded(&service, Arc::new(SimClock::default()), &SimSpawner, options);
-        let map = read_shard_map(&client).await.ok()?;
+        let map = self.shard_map().await?;
         let engines_of = |node: &str| self.machines.get(node).map(|machine| machine.engines.clone());
         let replicas = self.configuration.replicas as usize;
         Some(replicas::differences(&map, replicas, engines_of))
+    }
+
+    /// What is wrong with the places of copies, as far as can be seen now. `None`: the coordination service is away.
+    pub async fn misplaced_copies(&self) -> Option<Vec<String>> {
+        let map = self.shard_map().await?;
+        let nodes = self.configuration.data_node_names();
+        let labels = nodes
+            .iter()
+            .map(|name| (name.clone(), self.configuration.labels_of(name)));
+        let labels: BTreeMap<_, _> = labels.collect();
+        Some(replicas::misplaced(&map, &Topology::new(labels.iter()), &nodes))
+    }
+
+    async fn shard_map(&self) -> Option<ShardMap> {
+        read_shard_map(&self.operator()?).await.ok()
+    }
+
+    /// A session of somebody beside the cluster. `None`: the coordination service is away.
+    fn operator(&self) -> Option<SessionClient> {
+        let service = self.service.lock().clone()?;
+        let options = ClientOptions::with_session_timeout(Duration::from_secs(10));
+        let clock = Arc::new(SimClock::default());
+        Some(SessionClient::embedded(&service, clock, &SimSpawner, options))
+    }
+
+    /// Has the coordination service know what is wanted of `node`.
+    async fn command_drain(&self, node: &str) {
+        loop {
+            let is_wanted = self.draining.lock().contains(node);
+            let done = match self.operator() {
+                None => false,
+                Some(operator) if is_wanted => wish_drain(&operator, node).await.is_ok(),
+                Some(operator) => undrain(&operator, node).await.is_ok(),
+            };
+            if done && self.draining.lock().contains(node) == is_wanted {
+                return;
+            }
+            madsim::time::sleep(COMMAND_RETRY).await;
+        }
     }
 
     /// All machines lose power and come back; what was not synced is treated as `disk` says.
@@ -367,6 +411,20 @@ impl Victim for Cluster {
         if let Some(machine) = self.machines.get(node) {
             Handle::current().resume(machine.id);
         }
+    }
+
+    fn drain(&self, node: &str, is_wanted: bool) {
+        let Some(cluster) = self.own.upgrade() else { return };
+        {
+            let mut draining = self.draining.lock();
+            if is_wanted {
+                draining.insert(node.to_owned());
+            } else {
+                draining.remove(node);
+            }
+        }
+        let node = node.to_owned();
+        madsim::task::spawn(async move { cluster.command_drain(&node).await });
     }
 
     fn expire_session(&self, node: &str) {

@@ -227,6 +227,7 @@ impl Configuration {
             servers,
             coordination: vec![COORDINATION.to_owned()],
             clients: self.client_names(),
+            data_nodes: self.data_node_names(),
         }
     }
 

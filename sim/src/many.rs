@@ -13,7 +13,7 @@ use anyhow::Context;
 use crate::verdict::Verdict;
 
 /// Bugs that roles can be told to have, and the checkers must find.
-const BUGS: [(&str, &str); 32] = [
+const BUGS: [(&str, &str); 35] = [
     ("ack-before-fsync", "the log acknowledges before its sync"),
     (
         "torn-tail-accepted",
@@ -85,6 +85,18 @@ const BUGS: [(&str, &str); 32] = [
     (
         "copy-without-prepared",
         "the copy of a shard leaves out what is prepared",
+    ),
+    (
+        "copy-misses-tail",
+        "a copy of a shard is said to hold entries of the log that were not applied when it began",
+    ),
+    (
+        "copy-resumes-at-wrong-piece",
+        "a copy that was interrupted goes on behind the piece that did not arrive",
+    ),
+    (
+        "drain-drops-before-copied",
+        "a node that is drained hands its shards over to copies that are not in sync yet",
     ),
     (
         "promotion-outside-set",

@@ -102,11 +102,12 @@ pub async fn observe_forever(world: World, directory: Arc<NodeDirectory>) {
 pub async fn observe(world: &World, directory: &NodeDirectory) -> Arc<Observations> {
     let before = directory.observations();
     let names = directory.data_nodes();
-    let answers = names.iter().map(|name| async {
+    let known = &before.reports;
+    let answers = names.iter().map(|name| async move {
         let channel = directory.channel(name)?;
         let status = node_status(world, &*channel).await?;
         let at = world.clock.monotonic();
-        let before = before.reports.get(name).map(|report| &**report);
+        let before = known.get(name).map(|report| &**report);
         Some((name.clone(), Arc::new(Report::new(status, at, before))))
     });
     let answers: Vec<_> = join_all(answers).await.into_iter().flatten().collect();

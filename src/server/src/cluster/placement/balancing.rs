@@ -60,7 +60,8 @@ fn better_spread(
     if nodes.topology.is_flat() {
         return None;
     }
-    let mut best = None;
+    let mut best: Option<(ShardId, Configuration)> = None;
+    let mut best_rank = None;
     for (shard, current) in map {
         for from in &current.replicas {
             let others: Vec<&String> = current.replicas.iter().filter(|name| *name != from).collect();
@@ -72,13 +73,14 @@ fn better_spread(
                     continue;
                 }
                 let rank = (after, held.copies_weight);
-                if best.as_ref().is_none_or(|(_, best_rank)| rank < *best_rank) {
-                    best = Some(((*shard, current.with_replica(to)?), rank));
+                if best_rank.is_none_or(|best_rank| rank < best_rank) {
+                    best = Some((*shard, current.with_replica(to)?));
+                    best_rank = Some(rank);
                 }
             }
         }
     }
-    best.map(|(change, _)| change)
+    best
 }
 
 /// Moves of single copies between nodes that take copies, the spread no worse: `(shard, from, to)`.
@@ -96,7 +98,7 @@ fn possible_moves<'a>(
 > {
     let is_flat = nodes.topology.is_flat();
     map.iter().flat_map(move |(shard, current)| {
-        let is_holder = |name: &String| current.replicas.contains(name);
+        let is_holder = move |name: &String| current.replicas.contains(name);
         let holders = takers.iter().filter(move |(name, _)| is_holder(name));
         holders.flat_map(move |from| {
             let targets = takers.iter().filter(move |(name, _)| !is_holder(name));
