@@ -7,7 +7,7 @@ use rand::{Rng, SeedableRng};
 use crate::plan::{CutSilence, DiskCrash, Fault, FaultPlan, NodeName, ScheduledFault, Swizzled, Topology};
 
 /// The kinds that a seed turns on or off.
-const KINDS: [&str; 23] = [
+const KINDS: [&str; 24] = [
     "kill",
     "crash",
     "power",
@@ -22,6 +22,7 @@ const KINDS: [&str; 23] = [
     "crash-in-sync",
     "pause",
     "expire",
+    "drain",
     "disconnect",
     "lag",
     "lonely",
@@ -185,6 +186,10 @@ fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
             disk,
         },
         "pause" => Fault::Pause { node: server, for_ms },
+        "drain" => Fault::Drain {
+            node: topology.data_nodes.choose(random).cloned().unwrap_or(server),
+            for_ms: for_ms + random.random_range(1_000..=30_000),
+        },
         "disconnect" => Fault::Disconnect {
             node: server,
             times: random.random_range(1..=4),

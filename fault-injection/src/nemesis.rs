@@ -42,6 +42,8 @@ pub trait Victim: Send + Sync {
     fn pause(&self, node: &str);
     /// Lets it run on.
     fn resume(&self, node: &str);
+    /// Sets whether a Data Node is to be emptied.
+    fn drain(&self, node: &str, is_wanted: bool);
     /// Ends a node's session with the coordination service.
     fn expire_session(&self, node: &str);
     /// Closes the connection of a node's session with the coordination service, and keeps it from coming back (or lets it).
@@ -77,6 +79,7 @@ enum Relief {
     Reconnect(NodeName),
     UpToDate(Vec<NodeName>),
     SoundLink(NodeName, NodeName),
+    Undrain(NodeName),
 }
 
 /// Breaks things by a plan.
@@ -209,6 +212,10 @@ impl<'a> Nemesis<'a> {
                 victim.pause(node);
                 self.relieve_at(until_ms, Relief::Resume(node.clone()));
             }
+            Fault::Drain { node, .. } => {
+                victim.drain(node, true);
+                self.relieve_at(until_ms, Relief::Undrain(node.clone()));
+            }
             Fault::ExpireSession { node } => victim.expire_session(node),
             Fault::Disconnect {
                 node,
@@ -307,6 +314,7 @@ impl<'a> Nemesis<'a> {
                 .iter()
                 .for_each(|node| victim.lag(node, Duration::ZERO, false)),
             Relief::SoundLink(one, other) => victim.lossy_link(&one, &other, 0),
+            Relief::Undrain(node) => victim.drain(&node, false),
         }
     }
 

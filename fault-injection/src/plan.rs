@@ -132,6 +132,13 @@ pub enum Fault {
         /// For how long, in milliseconds.
         for_ms: u64,
     },
+    /// An operator has a Data Node emptied, and changes his mind later.
+    Drain {
+        /// Which.
+        node: NodeName,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
     /// The coordination service declares a node's session dead.
     ExpireSession {
         /// Whose.
@@ -257,6 +264,7 @@ impl Fault {
             Self::SyncError { .. } => "failed sync",
             Self::CrashInSync { .. } => "crash in a sync",
             Self::Pause { .. } => "pause",
+            Self::Drain { .. } => "drain",
             Self::ExpireSession { .. } => "expired session",
             Self::Disconnect { .. } => "disconnected session",
             Self::Lag { .. } => "lagging coordination",
@@ -280,6 +288,7 @@ impl Fault {
             | Self::SlowLink { for_ms, .. }
             | Self::SlowDisk { for_ms, .. }
             | Self::FullDisk { for_ms, .. }
+            | Self::Drain { for_ms, .. }
             | Self::Pause { for_ms, .. }
             | Self::Lag { for_ms, .. }
             | Self::Lonely { for_ms, .. }

@@ -2,7 +2,7 @@
 
 mod victim;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,6 +14,8 @@ use neorunbase_coordination::{
 };
 use neorunbase_fault_injection::{DiskCrash, Victim};
 use neorunbase_server::cluster::ShardMap;
+use neorunbase_server::cluster::drain::{undrain, wish_drain};
+use neorunbase_server::cluster::failure_domain::Topology;
 use neorunbase_server::cluster::shard_map::read_shard_map;
 use neorunbase_storage::memory_engine::MemoryEngineFactory;
 use neorunbase_workloads::ClientWorld;
@@ -34,6 +36,8 @@ use crate::world::spawner::SimSpawner;
 
 /// How often the supervisor looks for disks that failed under their process.
 const SUPERVISION_INTERVAL: Duration = Duration::from_millis(500);
+/// An operator's command that was not answered is given again after this.
+const COMMAND_RETRY: Duration = Duration::from_millis(300);
 /// A killed process's tasks must be gone before the next life begins.
 const SHORTEST_DOWN_TIME: Duration = Duration::from_millis(2);
 
@@ -63,6 +67,8 @@ pub struct Cluster {
     lagging: Mutex<BTreeMap<String, SessionId>>,
     /// Counts the times that faults that take their time were called off.
     called_off: AtomicU64,
+    /// Data Nodes that are to be emptied.
+    draining: Mutex<BTreeSet<String>>,
     /// Itself, for tasks that outlive a call.
     own: Weak<Self>,
     /// Processes that ended by themselves, and in which life of their machine.
@@ -124,6 +130,7 @@ impl Cluster {
                 kept_away: Mutex::default(),
                 lagging: Mutex::default(),
                 called_off: AtomicU64::new(0),
+                draining: Mutex::default(),
                 own: weak.clone(),
                 exits,
             }
@@ -265,10 +272,7 @@ impl Cluster {
 
     /// Who holds the shards. `None`: the coordination service is away.
     async fn shard_map(&self) -> Option<ShardMap> {
-        let service = self.service.lock().clone()?;
-        let options = ClientOptions::with_session_timeout(Duration::from_secs(10));
-        let client = SessionClient::embedded(&service, Arc::new(SimClock::default()), &SimSpawner, options);
-        read_shard_map(&client).await.ok()
+        read_shard_map(&self.operator()?).await.ok()
     }
 
     /// What is wrong with the copies of shards, as far as can be seen now. `None`: the coordination service is away.
@@ -277,6 +281,41 @@ impl Cluster {
         let engines_of = |node: &str| self.machines.get(node).map(|machine| machine.engines.clone());
         let replicas = self.configuration.replicas as usize;
         Some(replicas::differences(&map, replicas, engines_of))
+    }
+
+    /// What is wrong with the places of copies, as far as can be seen now. `None`: the coordination service is away.
+    pub async fn misplaced_copies(&self) -> Option<Vec<String>> {
+        let map = self.shard_map().await?;
+        let nodes = self.configuration.data_node_names();
+        let labels = nodes
+            .iter()
+            .map(|name| (name.clone(), self.configuration.labels_of(name)));
+        let labels: BTreeMap<_, _> = labels.collect();
+        Some(replicas::misplaced(&map, &Topology::new(labels.iter()), &nodes))
+    }
+
+    /// A session of somebody beside the cluster. `None`: the coordination service is away.
+    fn operator(&self) -> Option<SessionClient> {
+        let service = self.service.lock().clone()?;
+        let options = ClientOptions::with_session_timeout(Duration::from_secs(10));
+        let clock = Arc::new(SimClock::default());
+        Some(SessionClient::embedded(&service, clock, &SimSpawner, options))
+    }
+
+    /// Has the coordination service know what is wanted of `node`.
+    async fn command_drain(&self, node: &str) {
+        loop {
+            let is_wanted = self.draining.lock().contains(node);
+            let done = match self.operator() {
+                None => false,
+                Some(operator) if is_wanted => wish_drain(&operator, node).await.is_ok(),
+                Some(operator) => undrain(&operator, node).await.is_ok(),
+            };
+            if done && self.draining.lock().contains(node) == is_wanted {
+                return;
+            }
+            madsim::time::sleep(COMMAND_RETRY).await;
+        }
     }
 
     /// All machines lose power and come back; what was not synced is treated as `disk` says.

@@ -1,5 +1,6 @@
 //! What a seed decides before anything runs.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use neorunbase_fault_injection::{FaultPlan, Topology};
@@ -26,6 +27,8 @@ pub struct Configuration {
     pub coordinators: u32,
     /// Number of Data Nodes.
     pub data_nodes: u32,
+    /// Zones that these stand in; 0: they have no labels.
+    pub zones: u32,
     /// When one more Data Node joins, in milliseconds; 0: never.
     pub late_data_node_ms: u64,
     /// SHARDS of each table.
@@ -93,6 +96,12 @@ pub struct Knobs {
     pub lease_ms: u64,
     /// Silence that takes a follower out of the in-sync set, in milliseconds.
     pub silence_ms: u64,
+    /// Bytes a second that a Data Node sends in copies of shards.
+    pub copy_bytes_per_second: u64,
+    /// Bytes of one piece of such a copy.
+    pub copy_piece_bytes: usize,
+    /// How long an interrupted copy may go on, in milliseconds.
+    pub copy_kept_ms: u64,
 }
 
 impl Knobs {
@@ -110,6 +119,9 @@ impl Knobs {
             kept_log_bytes: pick(random, &[1 << 10, 16 << 10, 16 << 20]),
             lease_ms: pick(random, &[600, 1_500, 2_000]),
             silence_ms: pick(random, &[500, 1_500, 3_000]),
+            copy_bytes_per_second: pick(random, &[64 << 10, 1 << 20, 64 << 20]),
+            copy_piece_bytes: pick(random, &[256, 4 << 10, 256 << 10]),
+            copy_kept_ms: pick(random, &[500, 10_000, 120_000]),
         }
     }
 }
@@ -145,6 +157,7 @@ impl Configuration {
             length_ms,
             coordinators: pick(&mut random, &[1, 2, 2, 3]),
             data_nodes,
+            zones: 0,
             late_data_node_ms: 0,
             shards: pick(&mut random, &[1, 2, 3, 4, 6, 8, 12]),
             replicas: pick(&mut random, &[1, 2, 2, 3]),
@@ -169,6 +182,7 @@ impl Configuration {
             configuration.data_nodes += 1;
             configuration.late_data_node_ms = random.random_range(5_000..=length_ms.max(6_000) / 2);
         }
+        configuration.zones = pick(&mut random, &[0, 0, 1, 2, 3]);
         let servers = configuration.data_nodes + configuration.coordinators + 1;
         let worst_drift = pick(&mut random, &[0, 200, 20_000]);
         let worst_skew = pick(&mut random, &[0, 1_000_000, 3_600_000_000]);
@@ -201,6 +215,19 @@ impl Configuration {
             .collect()
     }
 
+    /// What is said of where a Data Node stands: zones in turn, racks of two.
+    pub fn labels_of(&self, name: &str) -> BTreeMap<String, String> {
+        let names = self.data_node_names();
+        let number = names.iter().position(|known| known == name).unwrap_or(0) as u32;
+        if self.zones == 0 {
+            return BTreeMap::new();
+        }
+        BTreeMap::from([
+            ("zone".to_owned(), format!("zone-{}", number % self.zones)),
+            ("rack".to_owned(), format!("rack-{}", number / self.zones / 2)),
+        ])
+    }
+
     /// The Data Node that joins late.
     pub fn late_data_node(&self) -> Option<String> {
         (self.late_data_node_ms > 0).then(|| format!("data-{}", self.data_nodes))
@@ -227,6 +254,7 @@ impl Configuration {
             is_replicated: self.replicas > 1,
             coordination: vec![COORDINATION.to_owned()],
             clients: self.client_names(),
+            data_nodes: self.data_node_names(),
         }
     }
 

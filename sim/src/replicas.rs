@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use neorunbase_server::cluster::ShardMap;
+use neorunbase_server::cluster::failure_domain::Topology;
 use neorunbase_storage::descriptor::TableDescriptor;
 use neorunbase_storage::memory_engine::MemoryEngineFactory;
 use neorunbase_storage::shard::{RowVersion, SYSTEM_KEYSPACE};
@@ -70,6 +71,44 @@ pub fn differences(
                 None => found
                     .missing
                     .push(format!("shard {shard:#x} is not open on {node}")),
+            }
+        }
+    }
+    found
+}
+
+/// Node counts this far apart are even: shards are not equally large.
+const EVEN_WITHIN: usize = 2;
+
+/// Shards whose copies share more zones or racks than they must, and copies that make nodes uneven although they could be
+/// elsewhere. All `nodes` are alive.
+pub fn misplaced(map: &ShardMap, topology: &Topology, nodes: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    let all: BTreeSet<String> = nodes.iter().cloned().collect();
+    let mut copies: BTreeMap<&String, usize> = nodes.iter().map(|node| (node, 0)).collect();
+    for (shard, configuration) in map {
+        let replicas = &configuration.replicas;
+        let best = topology.fewest_collisions(replicas.len(), &all);
+        if topology.all_collisions(replicas) > best {
+            found.push(format!("shard {shard:#x} on {replicas:?} could be spread better"));
+        }
+        for replica in replicas {
+            *copies.entry(replica).or_default() += 1;
+        }
+    }
+    for (shard, configuration) in map {
+        for from in &configuration.replicas {
+            let others = || configuration.replicas.iter().filter(|name| *name != from);
+            let better = nodes.iter().find(|to| {
+                !configuration.replicas.contains(to)
+                    && topology.collisions(to, others()) <= topology.collisions(from, others())
+                    && copies[from] > copies[*to] + EVEN_WITHIN
+            });
+            if let Some(to) = better {
+                found.push(format!(
+                    "{from} holds {} copies and {to} {}, where one of shard {shard:#x} could be",
+                    copies[from], copies[to]
+                ));
             }
         }
     }

@@ -148,6 +148,7 @@ pub async fn data_node(world: World, name: &str, configuration: &Configuration) 
     let settings = DataNodeSettings {
         internal_address: format!("{name}:{INTERNAL_PORT}"),
         session_timeout: Duration::from_millis(configuration.session_timeout_ms),
+        labels: configuration.labels_of(name),
         node: DataNodeConfig {
             deadlock_timeout: Duration::from_millis(knobs.deadlock_timeout_ms),
             abandon_after: Duration::from_millis(knobs.abandon_after_ms),
@@ -178,6 +179,9 @@ fn replication(knobs: &Knobs) -> ReplicationConfig {
         },
         heartbeat: lease / 5,
         kept_log_bytes: knobs.kept_log_bytes,
+        copy_bytes_per_second: knobs.copy_bytes_per_second,
+        copy_piece_bytes: knobs.copy_piece_bytes,
+        copy_kept_for: Duration::from_millis(knobs.copy_kept_ms),
         ..ReplicationConfig::default()
     }
 }

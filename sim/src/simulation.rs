@@ -40,6 +40,8 @@ const PROGRESS_LIMIT: Duration = Duration::from_secs(60);
 const RECOVERY_LIMIT: Duration = Duration::from_secs(60);
 /// After everything healed all shards must have all their copies again within this.
 const REPAIR_LIMIT: Duration = Duration::from_secs(90);
+/// Then they must be spread over zones and nodes within this.
+const PLACEMENT_LIMIT: Duration = Duration::from_secs(180);
 /// The last reading of a whole table may take so long.
 const READING_LIMIT: Duration = Duration::from_secs(30);
 /// Beyond the length of the run: something spins.
@@ -276,6 +278,7 @@ async fn drama(
         ));
     }
     copies_agree(cluster).await?;
+    copies_are_well_placed(cluster).await?;
     if let Some(disk) = configuration.plan.final_power_loss {
         cluster.power_cycle(disk).await;
     }
@@ -368,6 +371,24 @@ async fn copies_agree(cluster: &Cluster) -> Result<(), (Verdict, Vec<String>)> {
             "the coordination service cannot be asked who holds the shards".to_owned(),
         )),
     }
+}
+
+/// Copies move until they are spread as well as they can be, and no node holds much more than another. They are equal then,
+/// too.
+async fn copies_are_well_placed(cluster: &Cluster) -> Result<(), (Verdict, Vec<String>)> {
+    let mut last = None;
+    let deadline = now_nanos() + u64::try_from(PLACEMENT_LIMIT.as_nanos()).unwrap_or(u64::MAX);
+    while now_nanos() < deadline {
+        last = cluster.misplaced_copies().await;
+        if last.as_ref().is_some_and(Vec::is_empty) {
+            return copies_agree(cluster).await;
+        }
+        madsim::time::sleep(Duration::from_millis(500)).await;
+    }
+    Err((
+        Verdict::Liveness,
+        last.unwrap_or_else(|| vec!["the coordination service cannot be asked where copies are".to_owned()]),
+    ))
 }
 
 async fn everybody_progresses(driver: &Driver) -> Result<(), String> {

@@ -44,9 +44,12 @@ pub enum Command {
     Coordinator(DaemonOptions),
     /// Run one data node of a cluster that is held together by ZooKeeper.
     #[command(after_help = ENVIRONMENT)]
-    Datanode(DaemonOptions),
+    Datanode(DataNodeOptions),
+    /// Look after the data nodes of a running cluster.
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Print the state of a running cluster as JSON.
-    Status(StatusOptions),
+    Status(AdminOptions),
 }
 
 /// Options of `neorunbase start`.
@@ -70,22 +73,88 @@ pub struct StartOptions {
     /// REPLICAS of tables that do not say: copies of each shard, on as many data nodes.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
     pub replicas_default: u32,
+    /// Where the data nodes of this process stand, such as `zone=a` and `rack=r1`; may be given several times.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    pub labels: Vec<Label>,
 }
 
-/// Options of the daemons.
+/// A label's name and value.
+pub type Label = (String, String);
+
+/// Takes `NAME=VALUE` apart.
+///
+/// # Errors
+/// Why that is no label.
+pub fn label(text: &str) -> Result<Label, String> {
+    let is_word = |word: &str| !word.is_empty() && !word.contains(['=', ',']);
+    match text
+        .split_once('=')
+        .map(|(name, value)| (name.trim(), value.trim()))
+    {
+        Some((name, value)) if is_word(name) && is_word(value) => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("a label is NAME=VALUE, without commas".to_owned()),
+    }
+}
+
+/// Options of `neorunbase datanode`.
+#[derive(Clone, Debug, Args)]
+pub struct DataNodeOptions {
+    /// The TOML configuration file; see the commented examples beside the source of this program.
+    #[arg(long, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Where the data node stands, such as `zone=a`; may be given several times. Overrides the file.
+    #[arg(long = "label", value_name = "NAME=VALUE", value_parser = label)]
+    pub labels: Vec<Label>,
+}
+
+/// The subcommands of `neorunbase node`.
+#[derive(Clone, Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List the data nodes and what they hold.
+    List(AdminOptions),
+    /// Move all copies of shards away from a data node, and put none there any more.
+    Drain(DrainOptions),
+    /// Let a data node take copies of shards again.
+    Undrain(UndrainOptions),
+}
+
+/// Options of `neorunbase node drain`.
+#[derive(Clone, Debug, Args)]
+pub struct DrainOptions {
+    /// The data node's name.
+    pub name: String,
+    /// Return only when it holds nothing any more, and show how far that is.
+    #[arg(long)]
+    pub wait: bool,
+    /// Which cluster.
+    #[command(flatten)]
+    pub admin: AdminOptions,
+}
+
+/// Options of `neorunbase node undrain`.
+#[derive(Clone, Debug, Args)]
+pub struct UndrainOptions {
+    /// The data node's name.
+    pub name: String,
+    /// Which cluster.
+    #[command(flatten)]
+    pub admin: AdminOptions,
+}
+
+/// How to reach a running cluster.
+#[derive(Clone, Debug, Args)]
+pub struct AdminOptions {
+    /// The admin address of any coordinator.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
+    pub admin_addr: String,
+}
+
+/// Options of `neorunbase coordinator`.
 #[derive(Clone, Debug, Args)]
 pub struct DaemonOptions {
     /// The TOML configuration file; see the commented examples beside the source of this program.
     #[arg(long, value_name = "FILE")]
     pub config: PathBuf,
-}
-
-/// Options of `neorunbase status`.
-#[derive(Clone, Debug, Args)]
-pub struct StatusOptions {
-    /// The admin address of a coordinator.
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:8080")]
-    pub admin_addr: String,
 }
 
 #[cfg(test)]
@@ -109,6 +178,14 @@ mod tests {
             (options.pg_addr.as_str(), options.data_nodes),
             ("127.0.0.1:5433", 2)
         );
+    }
+
+    #[test]
+    fn labels_are_taken_apart() {
+        assert_eq!(label("zone=a"), Ok(("zone".to_owned(), "a".to_owned())));
+        for text in ["zone", "=a", "zone=", "zone=a,rack=b", "a=b=c"] {
+            assert!(label(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -4,14 +4,17 @@
 //! `NEORUNBASE_DATANODE_ZOOKEEPER_SERVERS` overrides `servers` in `[zookeeper]` of a data node. Unknown keys
 //! are refused in both, so that a misspelt one is noticed. Every key has a default, which also tells its type.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use neorunbase_rocksdb_engine::RocksDbOptions;
 use neorunbase_server::datanode::DataNodeConfig;
+use neorunbase_server::datanode::config::ReplicationConfig;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::arguments::label;
 use crate::failure::Refusal;
 
 /// How to reach ZooKeeper.
@@ -94,6 +97,10 @@ pub struct DataNodeConfiguration {
     pub write_buffer_mebibytes: usize,
     /// How long old row versions stay readable.
     pub history_retention_seconds: u64,
+    /// Bytes a second that are sent at most in copies of shards, all of them together.
+    pub copy_bytes_per_second: u64,
+    /// Where it stands, by `zone` and `rack`.
+    pub labels: BTreeMap<String, String>,
     /// How to reach ZooKeeper.
     pub zookeeper: ZooKeeperConfiguration,
 }
@@ -109,6 +116,8 @@ impl Default for DataNodeConfiguration {
             block_cache_mebibytes: engines.block_cache_bytes >> 20,
             write_buffer_mebibytes: engines.total_write_buffer_bytes >> 20,
             history_retention_seconds: DataNodeConfig::new("").history_retention.as_secs(),
+            copy_bytes_per_second: ReplicationConfig::default().copy_bytes_per_second,
+            labels: BTreeMap::new(),
             zookeeper: ZooKeeperConfiguration::default(),
         }
     }
@@ -137,7 +146,11 @@ impl DataNodeConfiguration {
     /// # Errors
     /// [`Refusal`] that names what is wrong.
     pub fn load(file: &Path) -> Result<Self, Refusal> {
-        load(file, "NEORUNBASE_DATANODE_")
+        let configuration: Self = load(file, "NEORUNBASE_DATANODE_")?;
+        if configuration.copy_bytes_per_second == 0 {
+            return Err(Refusal("copy_bytes_per_second must not be 0".to_owned()));
+        }
+        Ok(configuration)
     }
 }
 
@@ -178,6 +191,12 @@ fn set(table: &mut Table, defaults: &Table, key: &str, value: &str) -> Result<()
     let parsed = match defaults.get(key) {
         Some(Value::String(_)) => Value::String(value.to_owned()),
         Some(Value::Integer(_)) => Value::Integer(value.parse().map_err(|_| "not an integer")?),
+        // A table whose keys are the user's own: `name=value,name=value`.
+        Some(Value::Table(default)) if default.is_empty() => {
+            let labels = value.split(',').filter(|part| !part.trim().is_empty());
+            let labels = labels.map(|part| label(part).map(|(name, value)| (name, Value::String(value))));
+            Value::Table(labels.collect::<Result<Table, String>>()?)
+        }
         Some(_) => return Err("cannot be set from the environment".to_owned()),
         None => {
             for (section, inner) in defaults {
@@ -253,6 +272,22 @@ mod tests {
             (read.zookeeper.servers.as_str(), read.zookeeper.root.as_str()),
             ("zk:1", "/x")
         );
+    }
+
+    #[test]
+    fn labels_come_from_the_file_or_the_environment() {
+        let read = |variables: &[(&str, &str)]| -> Result<DataNodeConfiguration, String> {
+            let variables = variables
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            merge("[labels]\nzone = \"a\"\n", "NEORUNBASE_DATANODE_", variables)
+        };
+        assert_eq!(read(&[]).unwrap().labels["zone"], "a");
+        let labels = read(&[("NEORUNBASE_DATANODE_LABELS", "zone=b, rack=r1")])
+            .unwrap()
+            .labels;
+        assert_eq!((labels["zone"].as_str(), labels["rack"].as_str()), ("b", "r1"));
+        assert!(read(&[("NEORUNBASE_DATANODE_LABELS", "zone")]).is_err());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! `neorunbase datanode`: one data node of a cluster that ZooKeeper holds together.
 
 use std::io::Write;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use neorunbase_server::datanode::DataNodeConfig;
 use neorunbase_zookeeper::ZooKeeperCoordination;
 
 use crate::admin::AdminServer;
+use crate::arguments::DataNodeOptions;
 use crate::configuration::DataNodeConfiguration;
 use crate::data_directory::DataDirectory;
 use crate::production_world::{self, Process};
@@ -22,8 +22,9 @@ use crate::shutdown::ShutdownSignals;
 ///
 /// # Errors
 /// If the data node cannot be started.
-pub async fn run(file: &Path) -> anyhow::Result<()> {
-    let configuration = DataNodeConfiguration::load(file)?;
+pub async fn run(options: DataNodeOptions) -> anyhow::Result<()> {
+    let mut configuration = DataNodeConfiguration::load(&options.config)?;
+    configuration.labels.extend(options.labels);
     let master_key = secrets::master_key()?;
     let mut signals = ShutdownSignals::catch()?;
     let directory = DataDirectory::open(&configuration.data_directory)?;
@@ -39,13 +40,14 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
     let starting = async {
         let zookeeper = production_world::connect_zookeeper(&configuration.zookeeper, &process).await?;
         let world = process.world(directory.path(), engines, zookeeper.clone());
+        let mut node = DataNodeConfig::new(configuration.name.clone());
+        node.history_retention = Duration::from_secs(configuration.history_retention_seconds);
+        node.replication.copy_bytes_per_second = configuration.copy_bytes_per_second;
         let settings = DataNodeSettings {
             internal_address: configuration.internal_address.clone(),
             session_timeout,
-            node: DataNodeConfig {
-                history_retention: Duration::from_secs(configuration.history_retention_seconds),
-                ..DataNodeConfig::new(configuration.name.clone())
-            },
+            labels: configuration.labels.clone(),
+            node,
         };
         let data_node = start_data_node(world, settings, &master_key, None)
             .await

@@ -1,4 +1,4 @@
-//! The one HTTP request that the command line makes.
+//! The HTTP requests that the command line makes.
 
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -14,6 +14,20 @@ const LARGEST_ANSWER_BYTES: u64 = 64 << 20;
 /// # Errors
 /// If there is no HTTP answer.
 pub fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    request(address, "GET", path, "")
+}
+
+/// Posts an empty JSON object to `path` of the server at `address`: the status code and body of the answer.
+///
+/// # Errors
+/// If there is no HTTP answer.
+pub fn post(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
+    let content = "Content-Type: application/json\r\nContent-Length: 2\r\n";
+    request(address, "POST", path, &format!("{content}\r\n{{}}"))
+}
+
+/// `rest`: further header lines, and the body behind an empty one.
+fn request(address: &str, method: &str, path: &str, rest: &str) -> anyhow::Result<(u16, String)> {
     let resolved = address
         .to_socket_addrs()
         .with_context(|| format!("{address} is not HOST:PORT"))?
@@ -24,9 +38,10 @@ pub fn get(address: &str, path: &str) -> anyhow::Result<(u16, String)> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     // With version 1.0 the server neither chunks its answer nor keeps the connection.
+    let rest = if rest.is_empty() { "\r\n" } else { rest };
     write!(
         stream,
-        "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n\r\n"
+        "{method} {path} HTTP/1.0\r\nHost: {address}\r\nAccept: application/json\r\n{rest}"
     )?;
     let mut answer = Vec::new();
     stream

@@ -16,6 +16,7 @@ mod failure;
 mod http_request;
 mod journal_seal;
 mod logging;
+mod node;
 mod production_world;
 mod secrets;
 mod shutdown;
@@ -40,8 +41,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
-    if let Command::Status(options) = &arguments.command {
-        return status::run(options);
+    match &arguments.command {
+        Command::Status(options) => return status::run(options),
+        Command::Node(command) => return node::run(command),
+        Command::Start(_) | Command::Coordinator(_) | Command::Datanode(_) => {}
     }
     logging::initialise(arguments.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,8 +55,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         match arguments.command {
             Command::Start(options) => start::run(options).await,
             Command::Coordinator(options) => coordinator::run(&options.config).await,
-            Command::Datanode(options) => data_node::run(&options.config).await,
-            Command::Status(_) => Ok(()),
+            Command::Datanode(options) => data_node::run(options).await,
+            Command::Status(_) | Command::Node(_) => Ok(()),
         }
     });
     // Everything durable has been closed by now; a task that hangs must not keep the process alive.

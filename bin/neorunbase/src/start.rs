@@ -129,6 +129,7 @@ impl Cluster {
             let settings = DataNodeSettings {
                 internal_address: INTERNAL_ADDRESS.to_owned(),
                 session_timeout: SESSION_TIMEOUT,
+                labels: options.labels.iter().cloned().collect(),
                 node: DataNodeConfig::new(name),
             };
             let data_node = start_data_node(world, settings, &master_key, Some(coordinator.timestamps()))

@@ -4,14 +4,14 @@ use std::io::Write;
 
 use anyhow::{Context, bail};
 
-use crate::arguments::StatusOptions;
+use crate::arguments::AdminOptions;
 use crate::http_request;
 
 /// Prints what the coordinator's admin server knows about the cluster.
 ///
 /// # Errors
 /// If there is no such server or it is not ready.
-pub fn run(options: &StatusOptions) -> anyhow::Result<()> {
+pub fn run(options: &AdminOptions) -> anyhow::Result<()> {
     let (code, body) = http_request::get(&options.admin_addr, "/api/v1/status")?;
     if code != 200 {
         bail!("{} answered {code}: {}", options.admin_addr, body.trim());

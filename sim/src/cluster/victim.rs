@@ -213,6 +213,20 @@ impl Victim for Cluster {
         }
     }
 
+    fn drain(&self, node: &str, is_wanted: bool) {
+        let Some(cluster) = self.own.upgrade() else { return };
+        {
+            let mut draining = self.draining.lock();
+            if is_wanted {
+                draining.insert(node.to_owned());
+            } else {
+                draining.remove(node);
+            }
+        }
+        let node = node.to_owned();
+        madsim::task::spawn(async move { cluster.command_drain(&node).await });
+    }
+
     fn expire_session(&self, node: &str) {
         if let (Some(session), Some(service)) = (self.session_of(node), &*self.service.lock()) {
             service.expire_session(session);

@@ -831,6 +831,32 @@ pub struct StatusReply {
     /// Bytes of write-ahead log on disk.
     #[prost(uint64, tag = "4")]
     pub wal_bytes: u64,
+    /// Copies of shards that the node sends to others.
+    #[prost(message, repeated, tag = "5")]
+    pub copies: Vec<CopyStatus>,
+}
+
+/// A copy of a shard on its way.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct CopyStatus {
+    /// The shard.
+    #[prost(fixed64, tag = "1")]
+    pub shard: ShardId,
+    /// The node that gets it.
+    #[prost(string, tag = "2")]
+    pub to: String,
+    /// What has arrived there.
+    #[prost(uint64, tag = "3")]
+    pub bytes_sent: u64,
+    /// Approximately, all of it.
+    #[prost(uint64, tag = "4")]
+    pub bytes_total: u64,
+    /// By the sender's clock.
+    #[prost(int64, tag = "5")]
+    pub started_unix_micros: i64,
+    /// Whether it waits for the other node to be there again.
+    #[prost(bool, tag = "6")]
+    pub is_interrupted: bool,
 }
 
 /// One shard's state on a node.
@@ -851,6 +877,9 @@ pub struct ShardStatus {
     /// Transactions prepared and undecided.
     #[prost(uint64, tag = "5")]
     pub prepared: u64,
+    /// Requests that it has served as primary since the node started.
+    #[prost(uint64, tag = "6")]
+    pub operations: u64,
 }
 
 /// Who waits for whose row locks on a node.

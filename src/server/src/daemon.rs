@@ -1,5 +1,6 @@
 //! Puts the processes together: a Coordinator, a Data Node, or both in one.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +10,11 @@ use neorunbase_coordination::{Election, Membership};
 use neorunbase_frontend::listener::{ConnectionLimits, Server};
 use neorunbase_kms::{KeyError, Keyring, MasterKey};
 use neorunbase_protocol::channel::{Channel, RequestHandler};
-use neorunbase_protocol::message::{
-    RequestBody, ResponseBody, ShardId, ShardRef, StatusReply, StatusRequest,
-};
+use neorunbase_protocol::message::{ShardId, ShardRef};
 use neorunbase_protocol::remote::ConnectionTimeouts;
 use neorunbase_protocol::{ClusterSecret, server};
+use neorunbase_sql::cluster_view::{ClusterView, JobSummary, NodeSummary, ShardPlacement};
 use neorunbase_txn::timestamp::TimestampSource;
-use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::{CoordinationError, ensure_path};
 use neorunbase_world::shard_engine::{EngineError, EngineKey};
 use neorunbase_world::{TaskHandle, World};
@@ -23,6 +22,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
 
+use crate::cluster::drain::{self, DrainError};
+use crate::cluster::failure_domain::Labels;
+use crate::cluster::observer::{observe, observe_forever};
+use crate::cluster::registration::Registration;
 use crate::cluster::{Controller, CoordinatorDirectory, NodeDirectory, ShardMap, paths};
 use crate::coordinator::oracle::{LeaderOracle, LeaderTimestamps, Oracle};
 use crate::coordinator::{
@@ -35,8 +38,6 @@ const KEYRING_PATH: &str = "keyring";
 const METADATA_PATH: &str = "metadata";
 const METADATA_KEY_NAME: &str = "metadata";
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// A node that does not answer in time is shown as unreachable.
-const STATUS_LIMIT: Duration = Duration::from_secs(2);
 
 /// PBKDF2 rounds of passwords outside the simulator: also what unknown users are shown.
 pub const SCRAM_ITERATIONS: u32 = neorunbase_frontend::scram::DEFAULT_ITERATIONS;
@@ -71,6 +72,8 @@ pub struct DataNodeSettings {
     pub internal_address: String,
     /// Of the coordination session.
     pub session_timeout: Duration,
+    /// Where the node stands: copies of a shard go to different zones and racks.
+    pub labels: Labels,
     /// The node itself.
     pub node: DataNodeConfig,
 }
@@ -118,6 +121,7 @@ async fn ensure_paths(world: &World) -> Result<(), StartError> {
         paths::COORDINATOR_ELECTION,
         paths::GROUPS,
         paths::SHARDS,
+        paths::DRAINING,
     ] {
         loop {
             match ensure_path(&*world.coordination, path).await {
@@ -284,7 +288,14 @@ pub async fn start_coordinator(
             .spawner
             .spawn("follow the leader", Box::pin(metadata.clone().follow())),
     );
-    let controller = Controller::run(world.clone(), settings.name.clone(), settings.session_timeout);
+    let observer = observe_forever(world.clone(), directory.clone());
+    tasks.add(world.spawner.spawn("observer", Box::pin(observer)));
+    let controller = Controller::run(
+        world.clone(),
+        settings.name.clone(),
+        settings.session_timeout,
+        directory.clone(),
+    );
     tasks.add(world.spawner.spawn("controller", Box::pin(controller)));
     let membership = Membership::start(
         world.coordination.clone(),
@@ -346,14 +357,12 @@ impl CoordinatorHandle {
     /// The cluster as seen from here.
     pub async fn status(&self) -> ClusterStatus {
         let catalog = self.metadata.snapshot();
+        let observations = observe(&self.world, &self.directory).await;
         let mut data_nodes = Vec::new();
         for name in self.directory.data_nodes() {
-            let answer = match self.directory.channel(&name) {
-                Some(channel) => node_status(&self.world, &*channel).await,
-                None => None,
-            };
-            let reachable = answer.is_some();
-            let answer = answer.unwrap_or_default();
+            let reachable = observations.reachable.contains(&name);
+            let report = observations.reports.get(&name).filter(|_| reachable);
+            let answer = report.map(|report| report.status.clone()).unwrap_or_default();
             data_nodes.push(DataNodeStatus {
                 name,
                 reachable,
@@ -370,6 +379,48 @@ impl CoordinatorHandle {
             tables: catalog.tables.len(),
             data_nodes,
         }
+    }
+
+    /// The data nodes, as they are now.
+    pub async fn nodes(&self) -> Vec<NodeSummary> {
+        observe(&self.world, &self.directory).await;
+        self.directory.nodes()
+    }
+
+    /// The shards.
+    pub fn shards(&self) -> Vec<ShardPlacement> {
+        self.directory.shards()
+    }
+
+    /// What the cluster does to itself now.
+    pub async fn jobs(&self) -> Vec<JobSummary> {
+        observe(&self.world, &self.directory).await;
+        self.directory.jobs()
+    }
+
+    /// Has the data node `name` emptied.
+    ///
+    /// # Errors
+    /// [`DrainError`].
+    pub async fn drain(&self, name: &str) -> Result<(), DrainError> {
+        let alive: BTreeSet<String> = self.directory.registrations().into_keys().collect();
+        let map = self.directory.shard_map().borrow().clone();
+        let has_copies = map
+            .values()
+            .any(|configuration| configuration.replicas.iter().any(|replica| replica == name));
+        drain::drain(&*self.world.coordination, name, &alive, has_copies).await?;
+        tracing::info!(name, "the data node is to be emptied");
+        Ok(())
+    }
+
+    /// Lets the data node `name` take copies again.
+    ///
+    /// # Errors
+    /// Those of the coordination service.
+    pub async fn undrain(&self, name: &str) -> Result<(), DrainError> {
+        drain::undrain(&*self.world.coordination, name).await?;
+        tracing::info!(name, "the data node takes copies again");
+        Ok(())
     }
 
     /// Ends sessions, leaves the cluster and closes the metadata store.
@@ -399,17 +450,6 @@ impl CoordinatorHandle {
     /// The role itself.
     pub fn coordinator(&self) -> &Arc<Coordinator> {
         &self.coordinator
-    }
-}
-
-async fn node_status(world: &World, channel: &dyn Channel) -> Option<StatusReply> {
-    let request = RequestBody::Status(StatusRequest {});
-    match timeout(&*world.clock, STATUS_LIMIT, channel.call(request.into())).await {
-        Ok(Ok(response)) => match response.body {
-            Some(ResponseBody::Status(status)) => Some(status),
-            _ => None,
-        },
-        _ => None,
     }
 }
 
@@ -488,6 +528,8 @@ pub async fn start_data_node(
             settings.internal_address
         )))?;
     let address = listener.local_address();
+    let registration = Registration::new(address.clone(), settings.labels).encode();
+    let registration = registration.map_err(|error| io_error("labels")(error.into()))?;
     let handler: Arc<dyn RequestHandler> = node.clone();
     tasks.add(world.spawner.spawn(
         "data node server",
@@ -499,7 +541,7 @@ pub async fn start_data_node(
         &*world.spawner,
         paths::DATA_NODES,
         &name,
-        Bytes::from(address.clone()),
+        registration,
     );
     Ok(Arc::new(DataNodeHandle {
         name,

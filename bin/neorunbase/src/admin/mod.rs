@@ -1,7 +1,9 @@
-//! The admin HTTP server: health, readiness, metrics and the cluster's status. Nothing here needs
-//! authorisation: it shows numbers and node names, never rows, statements or secrets.
+//! The admin HTTP server: health, readiness, metrics, the cluster's status, and what operators do to nodes. Nothing here
+//! needs authorisation: it shows numbers and node names, never rows, statements or secrets, and what can be asked for
+//! here loses nothing. Whoever reaches the port can ask: it listens on the loopback interface unless told otherwise.
 
 mod metrics;
+mod nodes;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -99,11 +101,13 @@ fn router(shown: Arc<Shown>) -> Router {
         .route("/readyz", get(readiness))
         .route("/metrics", get(prometheus))
         .route("/api/v1/status", get(status))
+        .merge(nodes::router())
         .with_state(shown)
 }
 
 async fn overview() -> &'static str {
-    "NeorunBase admin server\n\n/healthz\n/readyz\n/metrics\n/api/v1/status\n"
+    "NeorunBase admin server\n\n/healthz\n/readyz\n/metrics\n/api/v1/status\n/api/v1/nodes\n/api/v1/shards\n\
+     /api/v1/jobs\n"
 }
 
 async fn readiness(State(shown): State<Arc<Shown>>) -> Response {
@@ -124,12 +128,16 @@ async fn prometheus(State(shown): State<Arc<Shown>>) -> Response {
 async fn status(State(shown): State<Arc<Shown>>) -> Response {
     match shown.status().await {
         Some(status) => axum::Json(status).into_response(),
-        None => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "no coordinator is ready in this process\n",
-        )
-            .into_response(),
+        None => no_coordinator(),
     }
+}
+
+fn no_coordinator() -> Response {
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "no coordinator is ready in this process\n",
+    )
+        .into_response()
 }
 
 #[cfg(test)]
@@ -156,7 +164,14 @@ mod tests {
         };
         assert_eq!(get("/healthz").await, (200, "ok\n".to_owned()));
         assert_eq!(get("/readyz").await.0, 503);
-        assert_eq!(get("/api/v1/status").await.0, 503);
+        for path in [
+            "/api/v1/status",
+            "/api/v1/nodes",
+            "/api/v1/shards",
+            "/api/v1/jobs",
+        ] {
+            assert_eq!(get(path).await.0, 503, "{path}");
+        }
         server.is_ready(None);
         assert_eq!(get("/readyz").await.0, 200);
         let (code, text) = get("/metrics").await;

@@ -5,9 +5,10 @@
 //! reads again.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
-use neorunbase_coordination::{Election, MemberList};
+use neorunbase_coordination::Election;
 use neorunbase_protocol::message::{ShardId, shard_id};
 use neorunbase_replication::Configuration;
 use neorunbase_world::clock::timeout;
@@ -16,8 +17,14 @@ use neorunbase_world::fault::{buggify, dawdle};
 use neorunbase_world::{Coordination, MonotonicTime, World};
 use serde::{Deserialize, Serialize};
 
+use super::directory::NodeDirectory;
+use super::drain::draining_nodes_and_watch;
+use super::failure_domain::{Labels, Topology};
+use super::load::Load;
 use super::paths;
-use super::placement::{Load, Nodes, balancing_change, first_configuration, next_change};
+use super::placement::balancing::balancing_change;
+use super::placement::{Nodes, first_configuration, next_change};
+use super::registration::Registration;
 use super::shard_map::{ShardMap, announce_change, change_shard, read_shard_map};
 
 /// How often the Controller looks even if nobody told it to.
@@ -39,8 +46,9 @@ pub struct GroupRequirement {
 pub struct Controller;
 
 impl Controller {
-    /// Campaigns and serves, again and again, until the node dies.
-    pub async fn run(world: World, name: String, session_timeout: Duration) {
+    /// Campaigns and serves, again and again, until the node dies. What nodes hold is read from `directory`, which
+    /// somebody [observes](super::observer).
+    pub async fn run(world: World, name: String, session_timeout: Duration, directory: Arc<NodeDirectory>) {
         let election = Election::new(
             world.coordination.clone(),
             world.clock.clone(),
@@ -53,7 +61,7 @@ impl Controller {
             match election.campaign().await {
                 Ok(leadership) => {
                     tracing::info!(epoch = leadership.epoch, "elected as Controller");
-                    let _ = leadership.while_held(assign_forever(&world)).await;
+                    let _ = leadership.while_held(assign_forever(&world, &directory)).await;
                     neorunbase_world::sometimes!("controller-deposed");
                     tracing::info!(epoch = leadership.epoch, "no longer the Controller");
                 }
@@ -64,26 +72,11 @@ impl Controller {
     }
 }
 
-async fn assign_forever(world: &World) {
-    let data_nodes = loop {
-        let started = MemberList::start(
-            world.coordination.clone(),
-            world.clock.clone(),
-            &*world.spawner,
-            paths::DATA_NODES,
-        );
-        match started.await {
-            Ok(list) => break list,
-            Err(error) => {
-                tracing::warn!(%error, "cannot list the data nodes");
-                world.clock.sleep(RETRY_PAUSE).await;
-            }
-        }
-    };
-    let members = data_nodes.members();
+async fn assign_forever(world: &World, directory: &NodeDirectory) {
     let mut attendance = Attendance::default();
     loop {
-        let mut groups_changed = None;
+        let (mut groups_changed, mut draining_changed) = (None, None);
+        let mut members = directory.members();
         let result = async {
             let (_, watch) = match world.coordination.children_and_watch(paths::GROUPS).await {
                 Err(CoordinationError::NoNode(_)) => {
@@ -93,8 +86,14 @@ async fn assign_forever(world: &World) {
                 other => other?,
             };
             groups_changed = Some(watch);
-            let alive = members.borrow().keys().cloned().collect();
-            place_shards(world, alive, &mut attendance).await
+            let (draining, watch) = draining_nodes_and_watch(&*world.coordination).await?;
+            draining_changed = Some(watch);
+            let registered = members.borrow_and_update().clone();
+            let registered = registered
+                .iter()
+                .map(|(name, data)| (name, Registration::decode(data)));
+            attendance.look(registered, world.clock.monotonic());
+            place_shards(world, directory, draining, &mut attendance).await
         };
         if let Err(error) = result.await {
             tracing::debug!(%error, "shard assignment is tried again");
@@ -104,12 +103,11 @@ async fn assign_forever(world: &World) {
         if buggify("Controller acts twice") {
             continue;
         }
-        let mut members = members.clone();
-        members.mark_unchanged();
         let wake = async {
             tokio::select! {
                 biased;
                 _ = async { if let Some(watch) = groups_changed.take() { let _ = watch.await; } } => {}
+                _ = async { if let Some(watch) = draining_changed.take() { let _ = watch.await; } } => {}
                 _ = members.changed() => {}
             }
         };
@@ -119,24 +117,40 @@ async fn assign_forever(world: &World) {
 
 /// Which Data Nodes were seen, and when.
 #[derive(Default)]
-struct Attendance(BTreeMap<String, MonotonicTime>);
+struct Attendance {
+    alive: BTreeSet<String>,
+    seen: BTreeMap<String, MonotonicTime>,
+    /// As they were registered last.
+    labels: BTreeMap<String, Labels>,
+}
 
 impl Attendance {
-    /// The nodes as they are now, `alive` of them registered.
-    fn look(&mut self, alive: BTreeSet<String>, map: &ShardMap, now: MonotonicTime) -> Nodes {
+    /// Who is registered now.
+    fn look<'a>(&mut self, registered: impl Iterator<Item = (&'a String, Registration)>, now: MonotonicTime) {
+        self.alive.clear();
+        for (name, registration) in registered {
+            self.alive.insert(name.clone());
+            self.seen.insert(name.clone(), now);
+            self.labels.insert(name.clone(), registration.labels);
+        }
+    }
+
+    /// The nodes as they are now.
+    fn nodes(&mut self, map: &ShardMap, draining: BTreeSet<String>, now: MonotonicTime) -> Nodes {
         let replicas = map.values().flat_map(|configuration| &configuration.replicas);
         for name in replicas {
             // One that this Controller has never seen is given the grace period as well.
-            self.0.entry(name.clone()).or_insert(now);
+            self.seen.entry(name.clone()).or_insert(now);
         }
-        for name in &alive {
-            self.0.insert(name.clone(), now);
-        }
-        let is_gone = |(_, seen): &(&String, &MonotonicTime)| now.since(**seen) > GRACE_PERIOD;
-        let gone = self.0.iter().filter(is_gone);
+        let is_gone = |(name, seen): &(&String, &MonotonicTime)| {
+            now.since(**seen) > GRACE_PERIOD && !self.alive.contains(*name)
+        };
+        let gone = self.seen.iter().filter(is_gone);
         Nodes {
             gone: gone.map(|(name, _)| name.clone()).collect(),
-            alive,
+            alive: self.alive.clone(),
+            draining,
+            topology: Topology::new(self.labels.iter()),
         }
     }
 }
@@ -144,14 +158,16 @@ impl Attendance {
 /// One round: every shard that a group asks for gets copies, a living primary, and copies in place of lost ones.
 async fn place_shards(
     world: &World,
-    alive: BTreeSet<String>,
+    directory: &NodeDirectory,
+    draining: BTreeSet<String>,
     attendance: &mut Attendance,
 ) -> Result<(), CoordinationError> {
     let coordination = &*world.coordination;
     let mut map = read_shard_map(coordination).await?;
     dawdle(&*world.clock, "Controller acts late", Duration::from_secs(1)).await;
-    let nodes = attendance.look(alive, &map, world.clock.monotonic());
-    let mut load = Load::of(&map, &nodes);
+    let nodes = attendance.nodes(&map, draining, world.clock.monotonic());
+    let measured = directory.observations().shard_loads(&map);
+    let mut load = Load::of(&map, &nodes, &measured);
     let mut changed = false;
     let mut replicas = BTreeMap::new();
     for name in coordination.children(paths::GROUPS).await? {
@@ -169,11 +185,11 @@ async fn place_shards(
             let shard = shard_id(group, index);
             replicas.insert(shard, requirement.replicas);
             let Some(current) = map.get(&shard) else {
-                let Some(first) = first_configuration(requirement.replicas, &load) else {
-                    return Ok(()); // No data node is alive; membership will wake us.
+                let Some(first) = first_configuration(requirement.replicas, &nodes, &load) else {
+                    continue; // No data node takes copies; membership will wake us.
                 };
                 create_shard(coordination, shard, &first).await?;
-                load.add(&first);
+                load.add(shard, &first);
                 map.insert(shard, first);
                 changed = true;
                 continue;
@@ -185,7 +201,7 @@ async fn place_shards(
             if in_force == next {
                 tracing::info!(shard, ?next, "the Controller has changed who holds a shard");
             }
-            load.add(&next);
+            load.replace(shard, current, &next);
             changed = true;
         }
     }

@@ -9,15 +9,15 @@ use neorunbase_protocol::channel::{Channel, RequestHandler};
 use neorunbase_protocol::message::{Request, Response, ShardId, ShardRef};
 use neorunbase_protocol::remote::ConnectionTimeouts;
 use neorunbase_protocol::{CallError, ClusterSecret, RemoteChannel};
-use neorunbase_replication::Configuration;
-use neorunbase_sql::cluster_view::{ClusterView, ShardPlacement};
 use neorunbase_world::World;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::coordination::CoordinationError;
 use parking_lot::RwLock;
 use tokio::sync::watch;
 
+use super::observer::Observations;
 use super::paths;
+use super::registration::Registration;
 use super::shard_map::{ShardMap, ShardMapWatcher};
 
 /// A node in this very process.
@@ -40,6 +40,8 @@ pub struct NodeDirectory {
     remote: RwLock<BTreeMap<String, (String, Arc<dyn Channel>)>>,
     members: watch::Receiver<BTreeMap<String, bytes::Bytes>>,
     shard_map: watch::Receiver<Arc<ShardMap>>,
+    /// What the nodes have said of themselves, if anybody asks.
+    observations: RwLock<Arc<Observations>>,
     _member_list: MemberList,
     _shard_map_watcher: ShardMapWatcher,
 }
@@ -80,6 +82,7 @@ impl NodeDirectory {
             remote: RwLock::default(),
             members: member_list.members(),
             shard_map: shard_map_watcher.map(),
+            observations: RwLock::default(),
             _member_list: member_list,
             _shard_map_watcher: shard_map_watcher,
         }))
@@ -101,7 +104,7 @@ impl NodeDirectory {
             .members
             .borrow()
             .get(name)
-            .map(|data| String::from_utf8_lossy(data).into_owned());
+            .map(|data| Registration::decode(data).address);
         let address = match (address, self.remote.read().get(name)) {
             // Not registered just now: the last address may still answer.
             (None, known) => return known.map(|(_, channel)| channel.clone()),
@@ -156,6 +159,30 @@ impl NodeDirectory {
         names
     }
 
+    /// Names and registrations of the data nodes, now and as they change.
+    pub(super) fn members(&self) -> watch::Receiver<BTreeMap<String, bytes::Bytes>> {
+        self.members.clone()
+    }
+
+    /// What the registered data nodes say of themselves.
+    pub fn registrations(&self) -> BTreeMap<String, Registration> {
+        let members = self.members.borrow();
+        let decoded = members
+            .iter()
+            .map(|(name, data)| (name.clone(), Registration::decode(data)));
+        decoded.collect()
+    }
+
+    /// What was learnt of the nodes last.
+    pub fn observations(&self) -> Arc<Observations> {
+        self.observations.read().clone()
+    }
+
+    /// Shows `observations` from now on.
+    pub(super) fn set_observations(&self, observations: Arc<Observations>) {
+        *self.observations.write() = observations;
+    }
+
     /// The shard map, now and as it changes.
     pub fn shard_map(&self) -> watch::Receiver<Arc<ShardMap>> {
         self.shard_map.clone()
@@ -167,21 +194,5 @@ impl NodeDirectory {
         map.mark_unchanged();
         // Either way the caller looks again.
         let _ = timeout(&*self.world.clock, limit, map.changed()).await;
-    }
-}
-
-impl ClusterView for NodeDirectory {
-    fn shards(&self) -> Vec<ShardPlacement> {
-        let map = self.shard_map.borrow().clone();
-        let placement = |(shard, configuration): (&ShardId, &Configuration)| ShardPlacement {
-            group: (shard >> 32) as u32,
-            shard: (shard & u64::from(u32::MAX)) as u32,
-            primary: configuration.primary.clone(),
-            term: configuration.term,
-            epoch: configuration.epoch,
-            in_sync: configuration.in_sync.clone(),
-            replicas: configuration.replicas.clone(),
-        };
-        map.iter().map(placement).collect()
     }
 }

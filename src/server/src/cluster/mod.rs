@@ -4,9 +4,15 @@
 pub mod controller;
 pub mod coordinators;
 pub mod directory;
+pub mod drain;
+pub mod failure_domain;
+pub mod load;
+pub mod observer;
 pub mod paths;
-mod placement;
+pub mod placement;
+pub mod registration;
 pub mod shard_map;
+mod view;
 
 pub use controller::Controller;
 pub use coordinators::CoordinatorDirectory;

@@ -2,7 +2,7 @@
 
 use neorunbase_protocol::message::ShardId;
 
-/// Ephemeral nodes of the Data Nodes: name → internal address.
+/// Ephemeral nodes of the Data Nodes: name → [registration](super::registration).
 pub const DATA_NODES: &str = "/datanodes";
 /// Ephemeral nodes of the Coordinators: name → internal address.
 pub const COORDINATORS: &str = "/coordinators";
@@ -16,6 +16,8 @@ pub const GROUPS: &str = "/groups";
 pub const SHARDS: &str = "/shards";
 /// Set after each change below [`SHARDS`], so that one watch suffices to learn of it.
 pub const SHARDS_CHANGED: &str = "/shards_changed";
+/// One node a Data Node that is to be emptied.
+pub const DRAINING: &str = "/draining";
 /// Who leads the catalog, in which term, and which Coordinators have all of it.
 pub const CATALOG: &str = "/catalog";
 /// No timestamp at or above this number has been handed out yet.

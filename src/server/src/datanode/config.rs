@@ -17,6 +17,12 @@ pub struct ReplicationConfig {
     pub kept_log_bytes: usize,
     /// Between two looks at whether an in-sync set should change.
     pub in_sync_interval: Duration,
+    /// Bytes a second that this node sends at most in copies of shards, all of them together.
+    pub copy_bytes_per_second: u64,
+    /// Bytes of one piece of a copy, unless one entry alone is larger.
+    pub copy_piece_bytes: usize,
+    /// A copy whose follower cannot be reached waits for it so long.
+    pub copy_kept_for: Duration,
 }
 
 impl Default for ReplicationConfig {
@@ -31,6 +37,9 @@ impl Default for ReplicationConfig {
             call_deadline: Duration::from_millis(1_000),
             kept_log_bytes: 16 << 20,
             in_sync_interval: Duration::from_millis(250),
+            copy_bytes_per_second: 64 << 20,
+            copy_piece_bytes: 256 << 10,
+            copy_kept_for: Duration::from_secs(120),
         }
     }
 }

@@ -170,6 +170,7 @@ impl DataNode {
             bytes: replica.shard.store.engine().approximate_bytes(),
             applied_lsn: replica.applied.sequence,
             prepared: replica.prepared.len() as u64,
+            operations: replica.shard.operations(),
         });
         let shards = shards.collect();
         drop(replicas);
@@ -178,6 +179,7 @@ impl DataNode {
             shards,
             open_transactions: self.transactions.lock().len() as u64,
             wal_bytes: self.wal.bytes(),
+            copies: self.copies.statuses(),
         }
     }
 }

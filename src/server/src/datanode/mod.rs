@@ -70,7 +70,7 @@ use decisions::KeptDecision;
 use failure::Failure;
 use log_record::RegistryRecord;
 use program_cache::ProgramCache;
-use replication::{Incoming, Replicas};
+use replication::{Copies, Incoming, Replicas};
 use shard::Shard;
 use table::StoredTable;
 
@@ -109,7 +109,7 @@ pub struct DataNode {
     /// When each of them was last sent something for every shard.
     last_shipped: Mutex<BTreeMap<String, MonotonicTime>>,
     /// Copies of shards on their way to followers.
-    copying: Mutex<BTreeSet<(ShardId, String)>>,
+    copies: Copies,
     /// Copies of shards that are coming in.
     incoming: Mutex<BTreeMap<ShardId, Incoming>>,
     /// Held while entries of primaries are taken over.
@@ -258,6 +258,7 @@ impl DataNode {
                 serving,
             });
         }
+        shard.count_operation();
         Ok(shard)
     }
 

@@ -89,6 +89,8 @@ pub struct Shard {
     is_closed: AtomicBool,
     /// Requests under way that may leave something in the shard.
     entered: AtomicUsize,
+    /// Requests that were served here as primary.
+    operations: AtomicU64,
     /// Until when (monotonic nanoseconds) no other node can have become primary.
     lease_until: AtomicU64,
     /// Held shared while a read takes its view, exclusively while a commit is applied: a read of several keys sees
@@ -165,6 +167,7 @@ impl Shard {
             alone_frames: AtomicUsize::new(0),
             is_closed: AtomicBool::new(false),
             entered: AtomicUsize::new(0),
+            operations: AtomicU64::new(0),
             lease_until: AtomicU64::new(0),
             visibility: RwLock::new(()),
             in_doubt: Mutex::new(InDoubt::default()),
@@ -178,6 +181,16 @@ impl Shard {
     /// The highest term that this node has begun as primary.
     pub fn term(&self) -> u64 {
         self.term.load(Ordering::SeqCst)
+    }
+
+    /// Notes that a request is served.
+    pub fn count_operation(&self) {
+        self.operations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Requests that were served since the node started.
+    pub fn operations(&self) -> u64 {
+        self.operations.load(Ordering::Relaxed)
     }
 
     /// The term in which the shard is served now.

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 
 use super::program_cache::ProgramCache;
 use super::registry::{read_registry, write_registry};
-use super::replication::Replicas;
+use super::replication::{Copies, Replicas};
 use super::shard::{Shard, engine_path};
 use super::{DataNode, DataNodeConfig, PeerDirectory};
 
@@ -173,7 +173,7 @@ impl DataNode {
             terms_due: Notify::new(),
             shippers: Mutex::new(BTreeSet::new()),
             last_shipped: Mutex::new(BTreeMap::new()),
-            copying: Mutex::new(BTreeSet::new()),
+            copies: Copies::default(),
             incoming: Mutex::new(BTreeMap::new()),
             receiving: tokio::sync::Mutex::new(()),
             decisions: Mutex::new(BTreeMap::new()),
@@ -214,6 +214,7 @@ impl DataNode {
                 tracing::debug!(%error, "damaged copies cannot leave their in-sync sets yet");
             }
             node.hand_over_shards().await;
+            node.drop_interrupted_copies();
             true
         });
         self.start_task(

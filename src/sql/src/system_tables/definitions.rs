@@ -78,7 +78,19 @@ pub(super) const ALL: &[Definition] = &[
         "neorunbase_shards",
         15_900,
         "shard_group int8, shard int8, tables text, replicas_wanted int8, primary_node text, in_sync text, \
-         replicas text, term int8, epoch int8",
+         replicas text, term int8, epoch int8, bytes int8, operations_per_second int8",
+    ),
+    filled(
+        "neorunbase_nodes",
+        15_901,
+        "name text, address text, labels text, state text, copies int8, primaries int8, bytes int8, \
+         operations_per_second int8",
+    ),
+    filled(
+        "neorunbase_jobs",
+        15_902,
+        "kind text, shard_group int8, shard int8, from_node text, to_node text, bytes_done int8, bytes_total int8, \
+         started timestamptz, state text, reason text",
     ),
     filled(
         "pg_class",

@@ -62,8 +62,8 @@ pub(crate) fn relation(
     let columns = definition.columns();
     let rows = match definition.schema {
         "information_schema" => information_schema::rows(context, definition.name),
-        _ if definition.name == "neorunbase_shards" => cluster::shards(context),
-        _ => pg_catalog::rows(context, definition.name),
+        _ => cluster::rows(context, definition.name)
+            .unwrap_or_else(|| pg_catalog::rows(context, definition.name)),
     };
     Ok(Some(relation_of(&columns, &rows)?))
 }

@@ -113,6 +113,9 @@ impl DataNode {
         if piece.number < 2 && buggify("piece of a copy refused") {
             return Ok(Taken::Failed);
         }
+        if self.has_taken(&piece, position) {
+            return Ok(Taken::Yes);
+        }
         if piece.number == 0 {
             self.begin_install(&piece, position).await?;
         }
@@ -147,6 +150,16 @@ impl DataNode {
             return Ok(Taken::Failed);
         }
         self.finish_install(shard, piece.term, incoming, &end).await
+    }
+
+    /// Whether the piece was the last one to be taken, and comes again because its sender has not heard of that.
+    fn has_taken(&self, piece: &CopyPiece, position: LogPosition) -> bool {
+        let incoming = self.incoming.lock();
+        incoming.get(&piece.shard).is_some_and(|incoming| {
+            incoming.copy == piece.copy
+                && incoming.position == position
+                && incoming.next_number == piece.number + 1
+        })
     }
 
     /// Whether the copy is refused.

@@ -6,7 +6,8 @@
 //!   new term) it is read from the record ([`replay`]).
 //! - The node follows the shards' configurations ([`configure`]): terms begin ([`terms`]) and end ([`depose`]), the in-sync
 //!   set changes ([`in_sync`]), a shard is handed over ([`handover`]), a copy is not wanted any more
-//!   ([`drop_copy`]) or damaged ([`damaged`]). A follower that lacks too much gets a copy of everything ([`copy`], [`install`]).
+//!   ([`drop_copy`]) or damaged ([`damaged`]). A follower that lacks too much gets a copy of everything ([`copy`],
+//!   [`copies`], [`install`]).
 //!
 //! All of it is behind one lock that is never held across an await. Whoever holds it may take any other lock of the
 //! node; nobody takes it while holding another.
@@ -14,6 +15,7 @@
 mod advance;
 mod append;
 mod configure;
+mod copies;
 mod copy;
 mod damaged;
 mod depose;
@@ -30,6 +32,7 @@ mod step;
 mod terms;
 
 pub(super) use append::Room;
+pub(super) use copies::Copies;
 pub(super) use install::{Incoming, prepared_in};
 pub(super) use replica::{KeptPrepare, Payload, Replica, Replicas, Role};
 pub(super) use step::{Committed, LoggedStep};

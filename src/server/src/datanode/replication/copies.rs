@@ -1,0 +1,140 @@
+//! The copies of shards that this node sends: what runs, what was interrupted and may go on, and how fast all of them
+//! together may be.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use neorunbase_protocol::message::{CopyStatus, ShardId};
+use neorunbase_world::{Clock, MonotonicTime};
+use parking_lot::Mutex;
+
+use super::copy::Copy;
+
+/// An interrupted copy keeps a snapshot and the log since: there are not more of them at a time.
+const MOST_INTERRUPTED: usize = 16;
+
+/// A shard and the follower that gets it.
+pub(super) type Destination = (ShardId, String);
+
+/// How far a copy is.
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    bytes_sent: u64,
+    bytes_total: u64,
+    started_unix_micros: i64,
+    is_interrupted: bool,
+}
+
+/// See the [module](self).
+#[derive(Default)]
+pub(in crate::datanode) struct Copies {
+    running: Mutex<BTreeMap<Destination, Progress>>,
+    /// Their followers could not be reached.
+    interrupted: Mutex<BTreeMap<Destination, Copy>>,
+    /// When the bytes that were let go will have been sent at the speed that is allowed.
+    busy_until: Mutex<Option<MonotonicTime>>,
+}
+
+impl Copies {
+    /// Notes that a copy is under way. Returns `false` if it was before.
+    pub fn begin(&self, destination: &Destination) -> bool {
+        let mut running = self.running.lock();
+        if running.contains_key(destination) {
+            return false;
+        }
+        running.insert(destination.clone(), Progress::default());
+        true
+    }
+
+    /// Notes that it is not any more.
+    pub fn end(&self, destination: &Destination) {
+        self.running.lock().remove(destination);
+    }
+
+    /// Notes how far it is.
+    pub fn progress(&self, copy: &Copy, is_interrupted: bool) {
+        if let Some(progress) = self.running.lock().get_mut(&copy.destination()) {
+            *progress = Progress {
+                bytes_sent: copy.bytes_sent(),
+                bytes_total: copy.bytes_total,
+                started_unix_micros: copy.started_unix_micros,
+                is_interrupted,
+            };
+        }
+    }
+
+    /// Keeps an interrupted copy. Returns the one that had to go for it, if any.
+    pub fn interrupt(&self, copy: Copy) -> Option<Copy> {
+        let mut interrupted = self.interrupted.lock();
+        interrupted.insert(copy.destination(), copy);
+        if interrupted.len() <= MOST_INTERRUPTED {
+            return None;
+        }
+        let oldest = interrupted.iter().min_by_key(|(_, copy)| copy.interrupted_since);
+        let oldest = oldest.map(|(destination, _)| destination.clone())?;
+        interrupted.remove(&oldest)
+    }
+
+    /// The interrupted copy to `destination`, to go on with it.
+    pub fn take_interrupted(&self, destination: &Destination) -> Option<Copy> {
+        self.interrupted.lock().remove(destination)
+    }
+
+    /// The interrupted copies that are older than `kept_for`, or of no use any more.
+    pub fn take_useless(
+        &self,
+        now: MonotonicTime,
+        kept_for: Duration,
+        is_useful: impl Fn(&Copy) -> bool,
+    ) -> Vec<Copy> {
+        let mut interrupted = self.interrupted.lock();
+        let is_old = |copy: &Copy| {
+            copy.interrupted_since
+                .is_some_and(|since| now.since(since) > kept_for)
+        };
+        let useless: Vec<_> = interrupted
+            .iter()
+            .filter(|(_, copy)| is_old(copy) || !is_useful(copy))
+            .map(|(destination, _)| destination.clone())
+            .collect();
+        let taken = useless
+            .iter()
+            .filter_map(|destination| interrupted.remove(destination));
+        taken.collect()
+    }
+
+    /// Returns once `bytes` more may be sent.
+    pub async fn pace(&self, clock: &dyn Clock, bytes: usize, bytes_per_second: u64) {
+        let now = clock.monotonic();
+        let wait = {
+            let mut busy_until = self.busy_until.lock();
+            let start = busy_until.map_or(now, |until| until.max(now));
+            let nanos = bytes as u128 * 1_000_000_000 / u128::from(bytes_per_second.max(1));
+            let takes = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            *busy_until = Some(start.after(takes));
+            start.since(now)
+        };
+        if !wait.is_zero() {
+            clock.sleep(wait).await;
+        }
+    }
+
+    /// What runs now.
+    pub fn statuses(&self) -> Vec<CopyStatus> {
+        let running = self.running.lock();
+        let status = |((shard, to), progress): (&Destination, &Progress)| CopyStatus {
+            shard: *shard,
+            to: to.clone(),
+            bytes_sent: progress.bytes_sent,
+            bytes_total: progress.bytes_total,
+            started_unix_micros: progress.started_unix_micros,
+            is_interrupted: progress.is_interrupted,
+        };
+        running
+            .iter()
+            // What has not begun has nothing to show.
+            .filter(|(_, progress)| progress.started_unix_micros != 0)
+            .map(status)
+            .collect()
+    }
+}
