@@ -15,7 +15,7 @@ use neorunbase_frontend::{
 use neorunbase_protocol::message::{ProgramRef, Timestamp};
 use neorunbase_sql::parser::{ParsedKind, ParsedStatement, parse};
 use neorunbase_sql::plan::{
-    Definition, Plan, SettingCommand, Statement, TransactionCommand, TransactionModes,
+    Definition, IsolationLevel, Plan, SettingCommand, Statement, TransactionCommand, TransactionModes,
 };
 use neorunbase_sql::{AnalysisContext, analyze};
 use neorunbase_types::{Datum, Result, SqlError, SqlState, SqlType};
@@ -210,7 +210,13 @@ impl CoordinatorSession {
         client: &mut dyn Client,
         alone: bool,
     ) -> Result<ExecuteOutcome> {
-        let limit_ms = self.settings.milliseconds("statement_timeout");
+        // A commit under way cannot be taken back, only completed: as in PostgreSQL nothing interrupts it.
+        let commits = matches!(plan.statement.plan, Plan::Transaction(TransactionCommand::Commit));
+        let limit_ms = if commits {
+            0
+        } else {
+            self.settings.milliseconds("statement_timeout")
+        };
         let mut cancel = self.cancel.clone();
         cancel.mark_unchanged();
         let clock = self.core.coordinator.world.clock.clone();
@@ -224,7 +230,7 @@ impl CoordinatorSession {
             tokio::select! {
                 biased;
                 outcome = working => outcome,
-                () = cancelled => Err(SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")),
+                () = cancelled, if !commits => Err(SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")),
             }
         };
         let outcome = if limit_ms == 0 {
@@ -239,10 +245,30 @@ impl CoordinatorSession {
                     ))
                 })
         };
-        if outcome.is_err() {
-            self.statement_failed().await;
+        match outcome {
+            Err(error) => {
+                let error = self.check_canceled(error).await;
+                self.statement_failed().await;
+                Err(error)
+            }
+            outcome => outcome,
         }
-        outcome
+    }
+
+    /// A statement that was to commit at once may have done so before it was cancelled.
+    async fn check_canceled(&mut self, error: Box<SqlError>) -> Box<SqlError> {
+        if error.state != SqlState::QUERY_CANCELED {
+            return error;
+        }
+        match std::mem::replace(&mut self.block, Block::None) {
+            Block::Implicit(open) if open.transaction.may_have_committed => {
+                open.transaction.cancel_commit(error).await
+            }
+            other => {
+                self.block = other;
+                error
+            }
+        }
     }
 
     async fn run_uncancelled(
@@ -574,7 +600,7 @@ impl CoordinatorSession {
             if let Block::Implicit(open) = std::mem::replace(&mut self.block, Block::None) {
                 open.transaction.committed_by_shard();
             }
-            self.settings.end_transaction();
+            self.settings.commit();
         }
         for row in &written.returned {
             client.row(row);
@@ -639,10 +665,12 @@ impl CoordinatorSession {
                             self.block = Block::None;
                             return Err(error);
                         }
+                        self.settings.begin_transaction();
                     }
                     // BEGIN after other statements of one query string takes them into the block.
                     Block::Implicit(open) => {
                         self.block = Block::Explicit(open);
+                        self.settings.begin_transaction();
                         self.apply_modes(*modes).await?;
                     }
                     Block::Explicit(open) => {
@@ -662,15 +690,16 @@ impl CoordinatorSession {
             }
             TransactionCommand::Commit => match std::mem::replace(&mut self.block, Block::None) {
                 Block::Explicit(open) | Block::Implicit(open) => {
-                    self.settings.end_transaction();
-                    open.transaction.commit().await?;
+                    let committed = open.transaction.commit().await;
+                    self.end_settings(committed.is_ok(), client);
+                    committed?;
                     client.command_complete("COMMIT");
                 }
                 Block::Failed(open) => {
                     if let Some(open) = open {
                         open.transaction.rollback_and_wait().await;
                     }
-                    self.settings.end_transaction();
+                    self.end_settings(false, client);
                     client.command_complete("ROLLBACK");
                 }
                 Block::None => {
@@ -686,16 +715,18 @@ impl CoordinatorSession {
                     Block::Failed(None) => {}
                     Block::None => client.notice("WARNING", &no_transaction()),
                 }
-                self.settings.end_transaction();
+                self.end_settings(false, client);
                 client.command_complete("ROLLBACK");
             }
             TransactionCommand::Savepoint(name) => {
                 self.block_for_savepoint("SAVEPOINT")?.transaction.savepoint(name);
+                self.settings.savepoint(name);
                 client.command_complete("SAVEPOINT");
             }
             TransactionCommand::Release(name) => {
                 let open = self.block_for_savepoint("RELEASE SAVEPOINT")?;
                 open.transaction.release_savepoint(name)?;
+                self.settings.release_savepoint(name);
                 client.command_complete("RELEASE");
             }
             TransactionCommand::RollbackTo(name) => {
@@ -708,6 +739,7 @@ impl CoordinatorSession {
                         return Err(only_in_blocks("ROLLBACK TO SAVEPOINT"));
                     }
                 }
+                self.change_settings(client, |settings| settings.rollback_to_savepoint(name));
                 self.block = match std::mem::replace(&mut self.block, Block::None) {
                     Block::Failed(Some(open)) => Block::Explicit(open),
                     other => other,
@@ -751,6 +783,28 @@ impl CoordinatorSession {
             }
         }
         Ok(())
+    }
+
+    /// The transaction has ended, and with it what was set for it only.
+    fn end_settings(&mut self, committed: bool, client: &mut dyn Client) {
+        self.change_settings(client, |settings| {
+            if committed {
+                settings.commit();
+            } else {
+                settings.roll_back();
+            }
+        });
+    }
+
+    /// Changes settings, and tells the client of the one that it is always told of.
+    fn change_settings(&mut self, client: &mut dyn Client, change: impl FnOnce(&mut Settings)) {
+        let name = |settings: &Settings| settings.get("application_name").map(str::to_owned).ok();
+        let before = name(&self.settings);
+        change(&mut self.settings);
+        let after = name(&self.settings);
+        if let Some(after) = after.filter(|after| before.as_ref() != Some(after)) {
+            client.parameter_status("application_name", &after);
+        }
     }
 
     async fn apply_modes(&mut self, modes: TransactionModes) -> Result<()> {
@@ -861,7 +915,7 @@ impl CoordinatorSession {
     async fn end_implicit(&mut self) -> Result<()> {
         match std::mem::replace(&mut self.block, Block::None) {
             Block::Implicit(open) => {
-                self.settings.end_transaction();
+                self.settings.commit();
                 open.transaction.commit().await
             }
             other => {

@@ -1,6 +1,7 @@
 //! Run-time settings of a session (SET, SHOW).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use neorunbase_sql::plan::{IsolationLevel, TransactionModes};
 use neorunbase_types::{Result, SqlError, SqlState};
@@ -57,20 +58,31 @@ const FIXED: &[&str] = &[
 /// The settings of one session.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    values: BTreeMap<String, String>,
+    now: State,
+    /// As they were when the transaction block began, and at its savepoints, oldest first.
+    saved: Vec<(String, State)>,
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+struct State {
+    values: Arc<BTreeMap<String, String>>,
     /// Values before SET LOCAL, put back at the end of the transaction.
-    before_local: BTreeMap<String, String>,
+    before_local: Arc<BTreeMap<String, String>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        let values = DEFAULTS
+        let values: BTreeMap<_, _> = DEFAULTS
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         Self {
-            values,
-            before_local: BTreeMap::new(),
+            now: State {
+                values: Arc::new(values),
+                ..State::default()
+            },
+            saved: Vec::new(),
         }
     }
 }
@@ -85,14 +97,15 @@ fn unknown(name: &str) -> Box<SqlError> {
 impl Settings {
     /// All settings in order.
     pub fn all(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values
+        self.now
+            .values
             .iter()
             .map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// All settings by name.
     pub fn values(&self) -> BTreeMap<String, String> {
-        self.values.clone()
+        self.now.values.as_ref().clone()
     }
 
     /// The schemas that unqualified names are looked up in.
@@ -116,7 +129,8 @@ impl Settings {
     /// # Errors
     /// `42704` if there is no such setting.
     pub fn get(&self, name: &str) -> Result<&str> {
-        self.values
+        self.now
+            .values
             .get(name)
             .map(String::as_str)
             .ok_or_else(|| unknown(name))
@@ -160,21 +174,74 @@ impl Settings {
             }
             _ => value.to_owned(),
         };
-        let previous = self.values.insert(name.to_owned(), value);
-        if local && let Some(previous) = previous {
-            self.before_local.entry(name.to_owned()).or_insert(previous);
+        let previous = Arc::make_mut(&mut self.now.values).insert(name.to_owned(), value);
+        if !local {
+            // The last SET counts after the transaction, whatever was local before.
+            if self.now.before_local.contains_key(name) {
+                Arc::make_mut(&mut self.now.before_local).remove(name);
+            }
+        } else if let Some(previous) = previous {
+            Arc::make_mut(&mut self.now.before_local)
+                .entry(name.to_owned())
+                .or_insert(previous);
         }
         Ok(())
     }
 
     /// Puts every setting back to its default.
     pub fn reset_all(&mut self) {
-        *self = Self::default();
+        self.now = Self::default().now;
     }
 
-    /// The transaction has ended: SET LOCAL no longer holds.
-    pub fn end_transaction(&mut self) {
-        self.values.append(&mut self.before_local);
+    /// A transaction block begins: its ROLLBACK takes what is set from here on back.
+    pub fn begin_transaction(&mut self) {
+        self.saved = vec![(String::new(), self.now.clone())];
+    }
+
+    /// SAVEPOINT.
+    pub fn savepoint(&mut self, name: &str) {
+        self.saved.push((name.to_owned(), self.now.clone()));
+    }
+
+    /// RELEASE SAVEPOINT: forgets it and later ones.
+    pub fn release_savepoint(&mut self, name: &str) {
+        if let Some(position) = self.find_savepoint(name) {
+            self.saved.truncate(position);
+        }
+    }
+
+    /// ROLLBACK TO SAVEPOINT.
+    pub fn rollback_to_savepoint(&mut self, name: &str) {
+        if let Some(position) = self.find_savepoint(name) {
+            self.now = self.saved[position].1.clone();
+            self.saved.truncate(position + 1);
+        }
+    }
+
+    fn find_savepoint(&self, name: &str) -> Option<usize> {
+        let savepoints = self.saved.iter().skip(1);
+        savepoints
+            .enumerate()
+            .filter(|(_, (known, _))| known == name)
+            .last()
+            .map(|(position, _)| position + 1)
+    }
+
+    /// The transaction was committed: SET LOCAL no longer holds.
+    pub fn commit(&mut self) {
+        self.saved.clear();
+        if !self.now.before_local.is_empty() {
+            let before = std::mem::take(&mut self.now.before_local);
+            Arc::make_mut(&mut self.now.values).extend(Arc::unwrap_or_clone(before));
+        }
+    }
+
+    /// The transaction was rolled back: what was set in its block no longer holds.
+    pub fn roll_back(&mut self) {
+        if let Some((_, before)) = self.saved.drain(..).next() {
+            self.now = before;
+        }
+        self.commit();
     }
 
     /// The isolation level of new transactions.
@@ -284,4 +351,53 @@ fn parse_milliseconds(name: &str, value: &str) -> Result<u64> {
         _ => return Err(invalid(name, value)),
     };
     number.checked_mul(factor).ok_or_else(|| invalid(name, value))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn set(settings: &mut Settings, value: &str, local: bool) {
+        settings.set("application_name", Some(value), local).unwrap();
+    }
+
+    fn name(settings: &Settings) -> &str {
+        settings.get("application_name").unwrap()
+    }
+
+    #[test]
+    fn what_a_block_sets_goes_with_its_rollback() {
+        let mut settings = Settings::default();
+        set(&mut settings, "before", false);
+        settings.begin_transaction();
+        set(&mut settings, "within", false);
+        settings.savepoint("a");
+        set(&mut settings, "later", true);
+        settings.savepoint("a");
+        set(&mut settings, "latest", false);
+        settings.rollback_to_savepoint("a");
+        assert_eq!(name(&settings), "later");
+        settings.release_savepoint("a");
+        settings.rollback_to_savepoint("a");
+        assert_eq!(name(&settings), "within");
+        settings.roll_back();
+        assert_eq!(name(&settings), "before");
+    }
+
+    #[test]
+    fn local_settings_end_with_the_transaction_and_others_stay() {
+        let mut settings = Settings::default();
+        settings.begin_transaction();
+        set(&mut settings, "session", false);
+        set(&mut settings, "local", true);
+        settings.commit();
+        assert_eq!(name(&settings), "session");
+        settings.begin_transaction();
+        set(&mut settings, "local", true);
+        set(&mut settings, "last", false);
+        settings.commit();
+        assert_eq!(name(&settings), "last");
+    }
 }

@@ -59,6 +59,8 @@ pub struct Transaction {
     pub time_unix_micros: i64,
     /// Longest wait for one row lock; 0: no limit.
     pub lock_timeout_ms: u32,
+    /// Its only statement was sent to a shard that commits it at once.
+    pub may_have_committed: bool,
     /// Drawn at the first write or lock; 0 before.
     id: TransactionId,
     open: Option<OpenTransaction>,
@@ -139,6 +141,7 @@ impl Transaction {
             deferrable: false,
             time_unix_micros,
             lock_timeout_ms: 0,
+            may_have_committed: false,
             id: 0,
             open: None,
             snapshot: 0,
@@ -756,6 +759,30 @@ impl Transaction {
             (Err(unknown), _) if unknown.state == SqlState::TRANSACTION_RESOLUTION_UNKNOWN => unknown,
             (Err(aborted), RouteError::OutcomeUnknown) => aborted,
             (Err(_), error) => error.into_statement_error(),
+        }
+    }
+
+    /// Rolls back what was sent to be committed at once and met `error`, a cancellation. What to say of it: that it was
+    /// cancelled only if it was.
+    pub async fn cancel_commit(mut self, error: Box<SqlError>) -> Box<SqlError> {
+        self.learn_places();
+        let Some(anchor) = self.participants.values().next() else {
+            return error;
+        };
+        let anchor = anchor.reference;
+        let _open = self.open.take();
+        let request = finish(self.id, &[anchor], 0, true);
+        let router = &self.services.router;
+        if let Err(error) = router.call(anchor.shard, |_| request.clone()).await {
+            tracing::debug!(?error, "too late to cancel a statement, or nobody to tell");
+        }
+        match self.learn_outcome(anchor, true).await {
+            Ok(()) => SqlError::new(
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                "the statement had committed before it was canceled, and its result is lost",
+            ),
+            Err(unknown) if unknown.state == SqlState::TRANSACTION_RESOLUTION_UNKNOWN => unknown,
+            Err(_) => error,
         }
     }
 

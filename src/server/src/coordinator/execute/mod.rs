@@ -16,7 +16,7 @@ use std::time::Duration;
 use neorunbase_protocol::message::{
     RequestBody, ResponseBody, ShardId, ShardRef, StatementContext, WrittenReply,
 };
-use neorunbase_types::{Datum, Result, SqlError, SqlState};
+use neorunbase_types::{Datum, Result, SqlError};
 
 use super::router::{RouteError, Router};
 use super::session_core::SessionCore;

@@ -41,6 +41,7 @@ impl Execution<'_> {
             self.record_what_errors_tell(&mut reads, location, &shards);
         }
         context.autocommit = self.commits_on(&shards);
+        self.transaction.may_have_committed |= context.autocommit;
         let parameters = encode_tuple(&self.parameters);
         let router = &self.transaction.router(&context);
         let transaction = &*self.transaction;
