@@ -166,7 +166,9 @@ fn even_counts(
     };
     let moves = possible_moves(map, nodes, takers).filter(|(shard, _, (_, full), (_, empty))| {
         let weight = load.measured(*shard).unwrap_or_default().copy_weight();
-        full.copies > empty.copies + 1 && stays_even(full, empty, weight)
+        // The fuller copy goes in the end, and that must not be the new one.
+        let is_kept = full.copies_weight > empty.copies_weight + weight;
+        is_kept && full.copies > empty.copies + 1 && stays_even(full, empty, weight)
     });
     let best = moves.max_by_key(|(_, current, (from, full), (_, empty))| {
         (full.copies - empty.copies, current.primary != **from)

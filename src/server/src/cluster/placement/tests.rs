@@ -148,7 +148,7 @@ impl World {
     /// Rounds until nothing changes any more. Returns the number of changes that the Controller made.
     pub fn settle(&mut self) -> usize {
         let mut changes = 0;
-        for _ in 0..20_000 {
+        for _ in 0..2_000 {
             let changed = self.round();
             changes += changed;
             if !self.primaries() && changed == 0 {
