@@ -12,15 +12,16 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 use crate::trace::{Trace, trace};
+use crate::world::now_nanos;
 
-/// More of a point are counted by nobody.
-const MOST_MARKS: u32 = 200;
+/// A node's mark is not repeated within so much simulated time: what happens all the time would hide all else.
+const MARK_INTERVAL_NANOS: u64 = 200_000_000;
 
 struct Observed {
     trace: Trace,
     nodes: BTreeMap<NodeId, String>,
-    /// How often each point was reached.
-    marks: BTreeMap<&'static str, u32>,
+    /// When each node's mark was made last.
+    marks: BTreeMap<(NodeId, &'static str), u64>,
 }
 
 thread_local! {
@@ -66,9 +67,10 @@ fn reached(point: &'static str) {
     }
     OBSERVED.with_borrow_mut(|observed| {
         let Some(observed) = observed else { return };
-        let count = observed.marks.entry(point).or_default();
-        *count += 1;
-        if *count <= MOST_MARKS {
+        let now = now_nanos();
+        let last = observed.marks.get(&(madsim::plugin::node(), point));
+        if last.is_none_or(|last| now >= last + MARK_INTERVAL_NANOS) {
+            observed.marks.insert((madsim::plugin::node(), point), now);
             trace!(observed.trace, "mark {} {point}", observed.node());
         }
     });
