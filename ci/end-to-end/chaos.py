@@ -158,7 +158,8 @@ def show_throughput(timeline, served, began, healed, ended):
         where = "" if start < healed else "   (no more faults)"
         note(f"    {timeline.seconds(start):10.0f} s{counts[0]:14.1f}{counts[1]:10.1f}{where}")
     for load, moments in by_load.items():
-        length, start = longest_stall(moments, began, ended)
+        # Clients that were not served any more at the end are told of by `progress`.
+        length, start = longest_stall(moments, began, max(moments, default=ended))
         note(f"    longest stall of all clients of {load}: {length:.1f} s, from {timeline.seconds(start):.1f} s on")
 
 

@@ -38,7 +38,11 @@ class Tpcb(threading.Thread):
     def run(self):
         command = [client_program("pgbench"), "-n", "-c", "4", "-j", "2", "-M", "prepared", "-T", str(self.seconds)]
         while not self.stop.is_set():
-            result = self.server.run_client(command, timeout=self.seconds + 120)
+            try:
+                result = self.server.run_client(command, timeout=self.seconds + 120)
+            except subprocess.TimeoutExpired as error:
+                self.errors.append(f"it hangs: {error}")
+                return
             processed = re.search(r"^number of transactions actually processed: (\d+)", result.stdout, re.MULTILINE)
             failed = re.search(r"^number of failed transactions: (\d+)", result.stdout, re.MULTILINE)
             self.processed += int(processed[1]) if processed else 0
@@ -60,8 +64,12 @@ class Judged(threading.Thread):
     def run(self):
         while not self.stop.is_set():
             directory = f"{self.directory}/{self.runs}"
-            workload = Workloads(self.server, directory, self.seconds, 2, self.runs, self.only)
-            code, verdicts, output = workload.finish()
+            try:
+                workload = Workloads(self.server, directory, self.seconds, 2, self.runs, self.only)
+                code, verdicts, output = workload.finish()
+            except (OSError, RuntimeError) as error:
+                self.faults.append(str(error))
+                return
             self.runs += 1
             if code != 0 or not verdicts:
                 self.faults.append(output)
