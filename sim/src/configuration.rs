@@ -254,7 +254,6 @@ impl Configuration {
             is_replicated: self.replicas > 1,
             coordination: vec![COORDINATION.to_owned()],
             clients: self.client_names(),
-            data_nodes: self.data_node_names(),
         }
     }
 
