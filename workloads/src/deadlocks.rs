@@ -19,6 +19,9 @@ use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
 /// Rows, whose keys begin at 0; their values always sum up to 0.
 pub const ROWS: i64 = 6;
 
+/// SQLSTATE of who is chosen to make way.
+pub const DEADLOCK_DETECTED: &str = "40P01";
+
 /// How a transaction locks its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -36,6 +39,14 @@ pub enum Lock {
 pub struct Crossing {
     /// SQLSTATE that each of the two met; nothing where it got both locks and committed.
     pub refusals: Vec<Option<String>>,
+}
+
+impl Crossing {
+    /// Whether they met, and nothing else came between: a failover may still end transactions for other reasons.
+    pub fn met(&self) -> bool {
+        let refusals = || self.refusals.iter().flatten();
+        refusals().next().is_some() && refusals().all(|code| code == DEADLOCK_DETECTED)
+    }
 }
 
 /// An operation.
@@ -226,9 +237,14 @@ impl Workload for Deadlocks {
             let operation = LockingOperation::Cross(Crossing::default());
             let invocation = self.history.invoke(&*clock, FINAL_READER, operation);
             let crossing = self.crossing(client).await?;
+            let disturbed = !crossing.met();
+            let message = format!("the crossing ended otherwise: {:?}", crossing.refusals);
             let operation = LockingOperation::Cross(crossing);
             self.history
                 .complete(&*clock, invocation, operation, Outcome::Done, None);
+            if disturbed {
+                return Err(CallError::NoAnswer(message));
+            }
         }
         let values = self.read(client).await?;
         let operation = LockingOperation::Read { values };

@@ -14,6 +14,7 @@ pub mod definitions;
 pub mod drive;
 pub mod durability;
 pub mod history;
+pub mod history_reads;
 pub mod list_append;
 pub mod long_fork;
 pub mod old_snapshots;

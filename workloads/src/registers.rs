@@ -133,12 +133,12 @@ impl Registers {
         (register.key, register.last_seen)
     }
 
-    fn note(&self, key: i64, request: Request, outcome: Result<(), &Failure>) {
+    fn note(&self, key: i64, request: Request, result: &Result<(), Failure>) {
         let mut open = self.open.lock();
         let Some(register) = open.iter_mut().find(|register| register.key == key) else {
             return;
         };
-        match (outcome, request) {
+        match (result, request) {
             (Ok(()), Request::Read { value }) => register.last_seen = value,
             (
                 Ok(()),
@@ -228,7 +228,7 @@ impl Registers {
         let operation = |request| RegisterOperation { key, request };
         let invocation = self.history.invoke(&*clock, index, operation(request));
         let result = self.execute(client, key, &mut request).await;
-        self.note(key, request, result.as_ref().map(|()| ()));
+        self.note(key, request, &result);
         conclude(client, &self.history, invocation, operation(request), result).await
     }
 }

@@ -41,6 +41,7 @@ mod outside {
     use neorunbase_workloads::deadlocks::Deadlocks;
     use neorunbase_workloads::definitions::Definitions;
     use neorunbase_workloads::durability::Durability;
+    use neorunbase_workloads::history_reads::HistoryReads;
     use neorunbase_workloads::list_append::{Level, ListAppend};
     use neorunbase_workloads::long_fork::LongFork;
     use neorunbase_workloads::old_snapshots::OldSnapshots;
@@ -65,7 +66,7 @@ mod outside {
         database: String,
         /// bank, durability, list-append-read-committed, list-append-repeatable-read, list-append-serializable,
         /// savepoint-locks, predicate-skew, definitions, ring, registers, long-fork, counters, secondary-index,
-        /// deadlocks, or all.
+        /// deadlocks, history-reads, or all.
         #[arg(long, default_value = "all")]
         workload: String,
         /// How long clients run.
@@ -101,7 +102,7 @@ mod outside {
 
     fn workloads(arguments: &Arguments) -> anyhow::Result<Vec<Arc<dyn Workload>>> {
         let shards = (arguments.shards > 0).then_some(arguments.shards);
-        let all: Vec<Arc<dyn Workload>> = vec![
+        let mut all: Vec<Arc<dyn Workload>> = vec![
             Arc::new(Bank::new("bank_accounts", 20, 100, shards)),
             Arc::new(Durability::new("durable_rows", shards)),
             Arc::new(ListAppend::new(
@@ -136,6 +137,10 @@ mod outside {
             Arc::new(Deadlocks::new("crossed", shards)),
             Arc::new(OldSnapshots::new("old_rows", shards)),
         ];
+        // Only a server of ours knows AS OF SYSTEM TIME.
+        if shards.is_some() {
+            all.push(Arc::new(HistoryReads::new("remembered", shards)));
+        }
         let chosen: Vec<_> = all
             .into_iter()
             .filter(|workload| arguments.workload == "all" || arguments.workload == workload.name())

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::graph::{Cycle, Edge, Graph, Kinds};
+use super::graph::{Edge, Graph, Kinds};
 use crate::history::{FINAL_READER, Outcome, Record};
 use crate::list_append::{Action, Level, Transaction};
 use crate::workload::Report;
@@ -110,52 +110,6 @@ impl<'a> Judge<'a> {
             }
         }
         violations
-    }
-
-    fn describe(&self, index: usize) -> String {
-        let record = &self.records[index];
-        let actions: Vec<String> = record
-            .operation
-            .actions
-            .iter()
-            .map(|action| match action {
-                Action::Append { key, element } => format!("append {key} {element}"),
-                Action::Read {
-                    key,
-                    list: Some(list),
-                } if list.len() > 8 => {
-                    format!("read {key} [… {:?}]", &list[list.len() - 8..])
-                }
-                Action::Read {
-                    key,
-                    list: Some(list),
-                } => format!("read {key} {list:?}"),
-                Action::Read { key, list: None } => format!("read {key} ?"),
-                Action::Savepoint => "savepoint".to_owned(),
-                Action::RollbackTo => "rollback to it".to_owned(),
-            })
-            .collect();
-        let completed = record
-            .completed_micros
-            .map_or_else(|| "…".to_owned(), |micros| micros.to_string());
-        if actions.len() > 8 {
-            return format!(
-                "T{index} (the reading of all {} lists at {} µs)",
-                actions.len(),
-                record.invoked_micros
-            );
-        }
-        let error = record
-            .error
-            .as_ref()
-            .map_or_else(String::new, |error| format!(", {error}"));
-        format!(
-            "T{index} (client {}, {}-{completed} µs, {:?}{error}: {})",
-            record.client,
-            record.invoked_micros,
-            record.outcome,
-            actions.join("; ")
-        )
     }
 
     fn committed(&self, index: usize) -> bool {
@@ -553,17 +507,6 @@ impl<'a> Judge<'a> {
         }
     }
 
-    fn tell(&self, cycle: &Cycle) -> String {
-        let mut text = String::new();
-        for (index, edge) in cycle {
-            text.push_str(&format!("\n    {} —{}→", self.describe(*index), edge.label()));
-        }
-        if let Some((first, _)) = cycle.first() {
-            text.push_str(&format!(" T{first}"));
-        }
-        text
-    }
-
     /// Reports the shortest cycle of each forbidden kind; says which allowed ones there are.
     fn cycles(&mut self, graph: &Graph) -> &'static str {
         use Edge::{Process, ReadWrite, RealTime, WriteRead, WriteWrite};
@@ -659,5 +602,6 @@ impl<'a> Judge<'a> {
     }
 }
 
+mod explain;
 #[cfg(test)]
 mod tests;

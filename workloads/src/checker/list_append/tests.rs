@@ -321,3 +321,21 @@ fn knows_what_was_taken_back() {
     ]);
     expect(&no_lost_update, Level::RepeatableRead, &[]);
 }
+
+#[test]
+fn tells_the_operations_of_a_cycle_and_what_leads_from_one_to_the_next() {
+    let history = concurrent(vec![
+        vec![append(1, 1), append(2, 2)],
+        vec![read(1, &[]), read(2, &[2])],
+        vec![read(1, &[1]), read(2, &[2])],
+    ]);
+    let violations = check("test", &history, Level::RepeatableRead).violations;
+    assert_eq!(violations.len(), 1, "{violations:#?}");
+    for part in [
+        "G-single: ",
+        "T1 (client 1, 0-100 µs, Done: read 1 []; read 2 [2]) —rw→ (it did not see 1 in 1)",
+        "T0 (client 0, 0-100 µs, Done: append 1 1; append 2 2) —wr→ (which read 2 in 2) T1",
+    ] {
+        assert!(violations[0].contains(part), "{} lacks {part}", violations[0]);
+    }
+}

@@ -1,0 +1,183 @@
+//! Whoever reads AS OF a timestamp sees what everybody sees at it, and timestamps agree with real time.
+
+use std::collections::BTreeMap;
+
+use crate::history::{FINAL_READER, Outcome, Record};
+use crate::history_reads::{HistoryOperation, Look, SNAPSHOT_TOO_OLD};
+use crate::workload::Report;
+
+/// Refusals that conflicts and faults of the cluster bring about.
+fn is_of_the_weather(code: &str) -> bool {
+    ["08", "40", "53", "57", "58"]
+        .iter()
+        .any(|class| code.starts_with(class))
+}
+
+/// Judges the history of `rows` rows with keys from 0 on.
+pub fn check(records: &[Record<HistoryOperation>], rows: i64) -> Report {
+    let mut violations = Vec::new();
+    let mut seen: BTreeMap<u64, (usize, &[(i64, i64)])> = BTreeMap::new();
+    let mut fresh = Vec::new();
+    let (mut again, mut too_old, mut finals) = (0, 0, 0);
+    for (index, record) in records.iter().enumerate() {
+        let HistoryOperation::Look {
+            look,
+            timestamp,
+            values,
+            refusal,
+        } = &record.operation
+        else {
+            continue;
+        };
+        if let Some(code) = refusal {
+            if code == SNAPSHOT_TOO_OLD && *look != Look::Fresh {
+                too_old += 1;
+            } else if !is_of_the_weather(code) {
+                let error = record.error.as_deref().unwrap_or_default();
+                violations.push(format!("refused: {error}: {}", describe(record)));
+            }
+        }
+        if record.outcome != Outcome::Done {
+            continue;
+        }
+        if let Some(what) = half(values, rows) {
+            violations.push(format!("{what}: {}", describe(record)));
+        }
+        match seen.get(timestamp) {
+            None => {
+                seen.insert(*timestamp, (index, values));
+            }
+            Some((_, first)) if *first == values.as_slice() => again += 1,
+            Some((first, _)) => violations.push(format!(
+                "the past has changed: {}, and then {}",
+                describe(&records[*first]),
+                describe(record)
+            )),
+        }
+        if *look == Look::Fresh {
+            finals += usize::from(record.client == FINAL_READER);
+            fresh.push((record, *timestamp));
+        }
+    }
+    violations.extend(backwards(&fresh));
+    Report {
+        workload: "history-reads".to_owned(),
+        is_complete: finals > 0,
+        violations,
+        summary: format!(
+            "{} snapshots, {again} readings of them later, {too_old} refused as too old",
+            seen.len()
+        ),
+    }
+}
+
+fn half(values: &[(i64, i64)], rows: i64) -> Option<&'static str> {
+    if !values.iter().map(|(row, _)| *row).eq(0..rows) {
+        return Some("rows are missing or there twice");
+    }
+    let sum: i64 = values.iter().map(|(_, value)| value).sum();
+    (sum != 0).then_some("part of a transaction is seen")
+}
+
+/// A snapshot that began after another one was read has no earlier timestamp.
+fn backwards(fresh: &[(&Record<HistoryOperation>, u64)]) -> Option<String> {
+    let mut by_end = fresh.to_vec();
+    by_end.sort_by_key(|(record, _)| record.completed_micros);
+    let mut ended = by_end.into_iter().peekable();
+    let mut latest: Option<(&Record<HistoryOperation>, u64)> = None;
+    // Records are in order of invocation.
+    for (record, timestamp) in fresh {
+        while let Some(before) = ended.next_if(|(before, _)| before.ended_before(record)) {
+            if latest.is_none_or(|(_, latest)| latest < before.1) {
+                latest = Some(before);
+            }
+        }
+        if let Some((before, latest)) = latest
+            && latest > *timestamp
+        {
+            return Some(format!(
+                "timestamps go back: {}, later {}",
+                describe(before),
+                describe(record)
+            ));
+        }
+    }
+    None
+}
+
+fn describe(record: &Record<HistoryOperation>) -> String {
+    format!(
+        "client {}, {}-{} µs, {:?}",
+        record.client,
+        record.invoked_micros,
+        record.completed_micros.unwrap_or_default(),
+        record.operation
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(invoked: u64, look: Look, timestamp: u64, values: &[(i64, i64)]) -> Record<HistoryOperation> {
+        Record {
+            client: 0,
+            invoked_micros: invoked,
+            completed_micros: Some(invoked + 1),
+            outcome: Outcome::Done,
+            error: None,
+            operation: HistoryOperation::Look {
+                look,
+                timestamp,
+                values: values.to_vec(),
+                refusal: None,
+            },
+        }
+    }
+
+    fn refused(of: Look, code: &str) -> Record<HistoryOperation> {
+        let mut record = look(0, of, 5, &[]);
+        record.outcome = Outcome::Failed;
+        if let HistoryOperation::Look { refusal, .. } = &mut record.operation {
+            *refusal = Some(code.to_owned());
+        }
+        record
+    }
+
+    #[test]
+    fn accepts_a_past_that_stays() {
+        let mut last = look(9, Look::Fresh, 7, &[(0, 4), (1, -4)]);
+        last.client = FINAL_READER;
+        let history = [
+            look(0, Look::Fresh, 5, &[(0, 1), (1, -1)]),
+            look(0, Look::Fresh, 4, &[(0, 0), (1, 0)]),
+            look(2, Look::Statement, 5, &[(0, 1), (1, -1)]),
+            look(4, Look::Block, 4, &[(0, 0), (1, 0)]),
+            refused(Look::Statement, "72000"),
+            refused(Look::Block, "08006"),
+            last,
+        ];
+        let report = check(&history, 2);
+        assert!(report.is_acquittal(), "{:#?}", report.violations);
+        assert!(!check(&history[..6], 2).is_complete, "nobody looked at the end");
+    }
+
+    #[test]
+    fn rejects_a_past_that_changes_or_is_refused_without_need() {
+        let first = look(0, Look::Fresh, 5, &[(0, 1), (1, -1)]);
+        for bad in [
+            look(2, Look::Statement, 5, &[(0, 2), (1, -2)]),
+            look(2, Look::Block, 5, &[(0, 0), (1, 0)]),
+            look(2, Look::Block, 6, &[(0, 1), (1, 0)]),
+            look(2, Look::Statement, 6, &[(0, 0)]),
+            look(2, Look::Statement, 6, &[(0, 0), (1, 0), (1, 0)]),
+            look(2, Look::Fresh, 4, &[(0, 1), (1, -1)]),
+            refused(Look::Fresh, "72000"),
+            refused(Look::Statement, "XX000"),
+            refused(Look::Block, "42601"),
+        ] {
+            let history = [first.clone(), bad];
+            assert_eq!(check(&history, 2).violations.len(), 1, "{history:#?}");
+        }
+    }
+}
