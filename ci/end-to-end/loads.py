@@ -80,7 +80,8 @@ class Workloads:
             with open(path) as lines:
                 for line in lines:
                     record = json.loads(line)
-                    if record["client"] != FINAL_READER:
+                    # Some note other things than operations as well.
+                    if "outcome" in record and record["client"] != FINAL_READER:
                         yield workload, record
 
     def served(self):
@@ -88,9 +89,9 @@ class Workloads:
         moments = {}
         for workload, record in self._records():
             client = moments.setdefault(f"{workload}/{record['client']}", [])
-            if record["outcome"] == "done":
+            if record["outcome"] == "done" and record["completed_micros"] is not None:
                 client.append(self.started + record["completed_micros"] / 1e6)
-        return moments
+        return {client: sorted(times) for client, times in moments.items()}
 
     def errors(self):
         """What clients were told of transactions that failed, or whose outcome they do not know."""
