@@ -109,7 +109,7 @@ impl ClusterView for NodeDirectory {
             }
         };
         let mut jobs = drains(&map, &observations);
-        for (shard, configuration) in map.iter() {
+        for (shard, configuration) in &*map {
             if let Some(next) = &configuration.handover {
                 let (group, number) = numbers(*shard);
                 jobs.push(JobSummary {
