@@ -219,12 +219,9 @@ impl Settings {
     }
 
     fn find_savepoint(&self, name: &str) -> Option<usize> {
-        let savepoints = self.saved.iter().skip(1);
-        savepoints
-            .enumerate()
-            .filter(|(_, (known, _))| known == name)
-            .last()
-            .map(|(position, _)| position + 1)
+        let savepoints = self.saved.get(1..)?.iter();
+        let position = savepoints.rev().position(|(known, _)| known == name)?;
+        Some(self.saved.len() - 1 - position)
     }
 
     /// The transaction was committed: SET LOCAL no longer holds.

@@ -52,7 +52,7 @@ impl Copies {
     }
 
     /// Notes how far it is.
-    pub fn progress(&self, copy: &Copy, is_interrupted: bool) {
+    pub(super) fn progress(&self, copy: &Copy, is_interrupted: bool) {
         if let Some(progress) = self.running.lock().get_mut(&copy.destination()) {
             *progress = Progress {
                 bytes_sent: copy.bytes_sent(),
@@ -64,7 +64,7 @@ impl Copies {
     }
 
     /// Keeps an interrupted copy. Returns the one that had to go for it, if any.
-    pub fn interrupt(&self, copy: Copy) -> Option<Copy> {
+    pub(super) fn interrupt(&self, copy: Copy) -> Option<Copy> {
         let mut interrupted = self.interrupted.lock();
         interrupted.insert(copy.destination(), copy);
         if interrupted.len() <= MOST_INTERRUPTED {
@@ -76,12 +76,12 @@ impl Copies {
     }
 
     /// The interrupted copy to `destination`, to go on with it.
-    pub fn take_interrupted(&self, destination: &Destination) -> Option<Copy> {
+    pub(super) fn take_interrupted(&self, destination: &Destination) -> Option<Copy> {
         self.interrupted.lock().remove(destination)
     }
 
     /// The interrupted copies that are older than `kept_for`, or of no use any more.
-    pub fn take_useless(
+    pub(super) fn take_useless(
         &self,
         now: MonotonicTime,
         kept_for: Duration,
