@@ -128,16 +128,22 @@ async fn prometheus(State(shown): State<Arc<Shown>>) -> Response {
 async fn status(State(shown): State<Arc<Shown>>) -> Response {
     match shown.status().await {
         Some(status) => axum::Json(status).into_response(),
-        None => no_coordinator(),
+        None => no_coordinator().into_response(),
     }
 }
 
-fn no_coordinator() -> Response {
-    (
-        StatusCode::SERVICE_UNAVAILABLE,
-        "no coordinator is ready in this process\n",
-    )
-        .into_response()
+/// Why a request is not carried out.
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        (self.0, format!("{}\n", self.1)).into_response()
+    }
+}
+
+fn no_coordinator() -> Refusal {
+    let reason = "no coordinator is ready in this process";
+    Refusal(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use neorunbase_server::cluster::drain::DrainError;
 use neorunbase_server::daemon::CoordinatorHandle;
 
-use super::{Shown, no_coordinator};
+use super::{Refusal, Shown, no_coordinator};
 
 /// The routes.
 pub(super) fn router() -> Router<Arc<Shown>> {
@@ -22,39 +22,39 @@ pub(super) fn router() -> Router<Arc<Shown>> {
         .route("/api/v1/nodes/{name}/undrain", post(undrain))
 }
 
-fn coordinator(shown: &Shown) -> Result<Arc<CoordinatorHandle>, Response> {
+fn coordinator(shown: &Shown) -> Result<Arc<CoordinatorHandle>, Refusal> {
     shown.coordinator.read().clone().ok_or_else(no_coordinator)
 }
 
-async fn nodes(State(shown): State<Arc<Shown>>) -> Result<Response, Response> {
+async fn nodes(State(shown): State<Arc<Shown>>) -> Result<Response, Refusal> {
     Ok(Json(coordinator(&shown)?.nodes().await).into_response())
 }
 
-async fn shards(State(shown): State<Arc<Shown>>) -> Result<Response, Response> {
+async fn shards(State(shown): State<Arc<Shown>>) -> Result<Response, Refusal> {
     Ok(Json(coordinator(&shown)?.shards()).into_response())
 }
 
-async fn jobs(State(shown): State<Arc<Shown>>) -> Result<Response, Response> {
+async fn jobs(State(shown): State<Arc<Shown>>) -> Result<Response, Refusal> {
     Ok(Json(coordinator(&shown)?.jobs().await).into_response())
 }
 
 /// What browsers send for any page that asks them to is refused: that needs no more than a link.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Response> {
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
     if content_type.is_some_and(|value| value.starts_with("application/json")) {
         return Ok(());
     }
-    let refusal = "the content type must be application/json\n";
-    Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, refusal).into_response())
+    let reason = "the content type must be application/json";
+    Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.to_owned()))
 }
 
 async fn drain(
     State(shown): State<Arc<Shown>>,
     Path(name): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     check_content_type(&headers)?;
     answer(coordinator(&shown)?.drain(&name).await)
 }
@@ -63,12 +63,12 @@ async fn undrain(
     State(shown): State<Arc<Shown>>,
     Path(name): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Response> {
+) -> Result<Response, Refusal> {
     check_content_type(&headers)?;
     answer(coordinator(&shown)?.undrain(&name).await)
 }
 
-fn answer(outcome: Result<(), DrainError>) -> Result<Response, Response> {
+fn answer(outcome: Result<(), DrainError>) -> Result<Response, Refusal> {
     let error = match outcome {
         Ok(()) => return Ok(Json(serde_json::json!({})).into_response()),
         Err(error) => error,
@@ -78,5 +78,5 @@ fn answer(outcome: Result<(), DrainError>) -> Result<Response, Response> {
         DrainError::TooFewOthers { .. } => StatusCode::CONFLICT,
         DrainError::Coordination(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
-    Err((code, format!("{error}\n")).into_response())
+    Err(Refusal(code, error.to_string()))
 }
