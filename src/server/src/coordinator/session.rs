@@ -72,12 +72,24 @@ struct Suspended {
     sent: u64,
 }
 
+/// What a statement may have brought about by the time that it is cancelled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InFlight {
+    /// Nothing that lasts.
+    Nothing,
+    /// Its only shard commits it by itself.
+    CommitAtOnce,
+    /// A commit, or a definition.
+    Unknown,
+}
+
 /// [`Session`] of the Coordinator.
 pub struct CoordinatorSession {
     core: Arc<SessionCore>,
     settings: Settings,
     block: Block,
     cancel: watch::Receiver<u64>,
+    in_flight: InFlight,
 }
 
 fn describe(statement: &Statement) -> Option<Vec<ColumnDescription>> {
@@ -115,6 +127,7 @@ impl CoordinatorSession {
             settings,
             block: Block::None,
             cancel: startup.cancel,
+            in_flight: InFlight::Nothing,
         }
     }
 
@@ -201,6 +214,7 @@ impl CoordinatorSession {
         let limit_ms = self.settings.milliseconds("statement_timeout");
         let mut cancel = self.cancel.clone();
         cancel.mark_unchanged();
+        self.in_flight = InFlight::Nothing;
         let clock = self.core.coordinator.world.clock.clone();
         let working = self.run_uncancelled(plan, parameters, execution, max_rows, client, alone);
         let cancelled = async {
@@ -211,26 +225,47 @@ impl CoordinatorSession {
         let guarded = async {
             tokio::select! {
                 biased;
-                outcome = working => outcome,
-                () = cancelled => Err(SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")),
+                outcome = working => Ok(outcome),
+                () = cancelled => Err("canceling statement due to user request"),
             }
         };
-        let outcome = if limit_ms == 0 {
+        let ended = if limit_ms == 0 {
             guarded.await
         } else {
             timeout(&*clock, Duration::from_millis(limit_ms), guarded)
                 .await
-                .unwrap_or_else(|_| {
-                    Err(SqlError::new(
-                        SqlState::QUERY_CANCELED,
-                        "canceling statement due to statement timeout",
-                    ))
-                })
+                .unwrap_or(Err("canceling statement due to statement timeout"))
+        };
+        let outcome = match ended {
+            Ok(outcome) => outcome,
+            Err(reason) => Err(self.cancelled(reason).await),
         };
         if outcome.is_err() {
             self.statement_failed().await;
         }
         outcome
+    }
+
+    /// What to say about a statement that was broken off for `reason`: `57014` promises that nothing came of it.
+    async fn cancelled(&mut self, reason: &str) -> Box<SqlError> {
+        let is_undone = match self.in_flight {
+            InFlight::Nothing => true,
+            InFlight::Unknown => false,
+            InFlight::CommitAtOnce => match std::mem::replace(&mut self.block, Block::None) {
+                Block::Implicit(open) => open.transaction.take_back().await,
+                block => {
+                    self.block = block;
+                    true
+                }
+            },
+        };
+        if is_undone {
+            return SqlError::new(SqlState::QUERY_CANCELED, reason);
+        }
+        SqlError::new(
+            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+            format!("{reason}: it may or may not have taken effect"),
+        )
     }
 
     async fn run_uncancelled(
@@ -396,6 +431,16 @@ impl CoordinatorSession {
         let implicit = matches!(self.block, Block::None | Block::Implicit(_));
         let core = self.core.clone();
         let lock_timeout_ms = u32::try_from(self.settings.milliseconds("lock_timeout")).unwrap_or(u32::MAX);
+        let is_first = match &self.block {
+            Block::Implicit(open) | Block::Explicit(open) => !open.transaction.has_participants(),
+            Block::None | Block::Failed(_) => true,
+        };
+        let commits_at_once = alone && implicit && is_first;
+        self.in_flight = match &plan.statement.plan {
+            Plan::Definition(_) => InFlight::Unknown,
+            _ if commits_at_once => InFlight::CommitAtOnce,
+            _ => InFlight::Nothing,
+        };
         // A read outside a block leaves nothing behind: it needs no block of its own.
         let mut lone_read;
         let reads_only =
@@ -417,7 +462,6 @@ impl CoordinatorSession {
             ));
         }
         transaction.start_statement().await?;
-        let commits_at_once = alone && implicit && !transaction.has_participants();
         let mut run = Execution {
             core: &core,
             transaction,
@@ -605,6 +649,9 @@ impl CoordinatorSession {
             TransactionCommand::Commit => match std::mem::replace(&mut self.block, Block::None) {
                 Block::Explicit(open) | Block::Implicit(open) => {
                     self.settings.end_transaction();
+                    if open.transaction.has_participants() {
+                        self.in_flight = InFlight::Unknown;
+                    }
                     open.transaction.commit().await?;
                     client.command_complete("COMMIT");
                 }

@@ -742,6 +742,30 @@ impl Transaction {
         self.services.world.spawner.spawn("rollback", Box::pin(task));
     }
 
+    /// Rolls back what may have been sent to be committed at once. Returns whether it certainly was not committed, and never
+    /// will be.
+    pub async fn take_back(mut self) -> bool {
+        self.learn_places();
+        let _open = self.open.take();
+        let participants = std::mem::take(&mut self.participants);
+        let aborts = participants.into_iter().map(|(shard, participant)| {
+            let abort = RequestBody::Decide(Decide {
+                transaction: self.id,
+                anchor: participant.reference,
+                commit_timestamp: 0,
+            });
+            let router = &self.services.router;
+            let sent_in = participant.reference.epoch;
+            async move {
+                let aborted = router.call_repeatable(shard, |_| abort.clone()).await.is_ok();
+                // A primary of another term may have heard of the outcome by a copy only, which tells no outcomes.
+                let is_same_term = |(reference, _): (ShardRef, String)| reference.epoch == sent_in;
+                aborted && router.locate(shard).is_some_and(is_same_term)
+            }
+        });
+        join_all(aborts).await.into_iter().all(|aborted| aborted)
+    }
+
     /// Rolls back and returns when the nodes have released its locks (or cannot be reached; they would find out by
     /// themselves).
     pub async fn rollback_and_wait(mut self) {
