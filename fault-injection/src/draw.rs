@@ -265,15 +265,15 @@ fn draw_lonely(topology: &Topology, silence: CutSilence, random: &mut SmallRng) 
         node,
         peers,
         blind,
-        // Longer than most sessions and leases together.
-        for_ms: random.random_range(3_000..=14_000),
+        // Mostly longer than sessions and leases together.
+        for_ms: random.random_range(4_000..=16_000),
         silence,
     }
 }
 
 fn draw_blind_coordinators(topology: &Topology, random: &mut SmallRng) -> Vec<NodeName> {
     let blind = topology.coordinators.choose(random).cloned();
-    blind.into_iter().filter(|_| random.random_bool(0.7)).collect()
+    blind.into_iter().filter(|_| random.random_bool(0.8)).collect()
 }
 
 fn draw_swizzle(topology: &Topology, silence: CutSilence, random: &mut SmallRng) -> Fault {

@@ -3,7 +3,7 @@
 mod victim;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -65,8 +65,10 @@ pub struct Cluster {
     kept_away: Mutex<BTreeMap<String, SessionId>>,
     /// Sessions whose server of the coordination service lags, by node.
     lagging: Mutex<BTreeMap<String, SessionId>>,
-    /// Counts the times that faults that take their time were called off.
-    called_off: AtomicU64,
+    /// Whether a rolling restart is under way.
+    is_rolling: AtomicBool,
+    /// Whether it is to go no further: everything heals.
+    is_called_off: AtomicBool,
     /// Data Nodes that are to be emptied.
     draining: Mutex<BTreeSet<String>>,
     /// Itself, for tasks that outlive a call.
@@ -129,7 +131,8 @@ impl Cluster {
                 service: Mutex::new(None),
                 kept_away: Mutex::default(),
                 lagging: Mutex::default(),
-                called_off: AtomicU64::new(0),
+                is_rolling: AtomicBool::new(false),
+                is_called_off: AtomicBool::new(false),
                 draining: Mutex::default(),
                 own: weak.clone(),
                 exits,

@@ -194,7 +194,7 @@ impl Victim for Cluster {
     }
 
     fn disarm(&self) {
-        self.called_off.fetch_add(1, Ordering::Relaxed);
+        self.is_called_off.store(true, Ordering::Relaxed);
         fault::turn_off_buggify();
         for machine in self.machines.values() {
             machine.disk.disarm_tripwire();
@@ -271,15 +271,19 @@ impl Victim for Cluster {
 
     fn rolling_restart(&self, nodes: &[String], is_graceful: bool, down: Duration) {
         let Some(cluster) = self.own.upgrade() else { return };
+        // One after the other: not two of them at the same time either.
+        if self.is_rolling.swap(true, Ordering::Relaxed) {
+            return;
+        }
         let nodes = nodes.to_vec();
         madsim::task::spawn(async move {
-            let called_off = cluster.called_off.load(Ordering::Relaxed);
             for node in &nodes {
-                if cluster.called_off.load(Ordering::Relaxed) != called_off {
-                    return;
+                if cluster.is_called_off.load(Ordering::Relaxed) {
+                    break;
                 }
                 cluster.restart_in_turn(node, is_graceful, down).await;
             }
+            cluster.is_rolling.store(false, Ordering::Relaxed);
         });
     }
 

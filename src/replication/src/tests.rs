@@ -165,3 +165,43 @@ fn a_read_needs_leases_of_members_that_are_only_proposed() {
         "until its outcome is known, the same again"
     );
 }
+
+#[test]
+fn a_damaged_member_leaves_the_set_before_it_gets_a_copy() {
+    let now = MonotonicTime(5_000_000_000);
+    let mut primary = primary_in_sync(&["a", "b"], now);
+    let asked = Asked { term: 1, at: now };
+    assert_eq!(primary.replied("b", asked, Reply::Damaged), Ok(false));
+    assert_eq!(primary.next("b", 1, 1), None, "it is counted on");
+    let without = primary.propose(now, true).expect("it has to leave at once");
+    assert!(!without.is_in_sync("b"));
+    assert_eq!(primary.configured(without, now), Ok(false));
+    // The log has all of its entries still, but it needs more than those.
+    assert_eq!(primary.next("b", 1, 1), Some(Next::Copy));
+    primary.copied("b", primary.log().end());
+    assert!(matches!(primary.next("b", 1, 1), Some(Next::Append(_))));
+    assert_eq!(primary.propose(now, true), None, "it has not said that it has it");
+    let matched = Reply::Matched { up_to: 1 };
+    assert_eq!(primary.replied("b", asked, matched), Ok(false));
+    let with = primary.propose(now, true).expect("it has caught up");
+    assert!(with.is_in_sync("b"));
+}
+
+#[test]
+fn a_copy_that_may_be_a_new_one_is_asked_what_it_has() {
+    let now = MonotonicTime(5_000_000_000);
+    let mut primary = primary_in_sync(&["a", "b"], now);
+    // Dropped, and added again: the primary does not see what was in between.
+    let dropped = primary.configuration().dropping("b").expect("not the primary");
+    let again = dropped.with_replica("b").expect("a new copy");
+    let later = now.after(TIMING.lease / 10);
+    assert_eq!(primary.configured(again, later), Ok(false));
+    assert_eq!(primary.propose(later, true), None, "what it had may be gone");
+    let before = Asked { term: 1, at: now };
+    let matched = Reply::Matched { up_to: 1 };
+    assert_eq!(primary.replied("b", before, matched), Ok(false));
+    assert_eq!(primary.propose(later, true), None, "it spoke of the copy before");
+    let since = Asked { term: 1, at: later };
+    assert_eq!(primary.replied("b", since, matched), Ok(false));
+    assert!(primary.propose(later, true).is_some());
+}

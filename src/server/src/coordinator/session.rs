@@ -82,6 +82,8 @@ pub struct CoordinatorSession {
     settings: Settings,
     block: Block,
     cancel: watch::Receiver<u64>,
+    /// Whether the statement under way is a definition: whoever breaks it off cannot know what came of it.
+    is_defining: bool,
 }
 
 fn describe(statement: &Statement) -> Option<Vec<ColumnDescription>> {
@@ -119,6 +121,7 @@ impl CoordinatorSession {
             settings,
             block: Block::None,
             cancel: startup.cancel,
+            is_defining: false,
         }
     }
 
@@ -219,6 +222,7 @@ impl CoordinatorSession {
         };
         let mut cancel = self.cancel.clone();
         cancel.mark_unchanged();
+        self.is_defining = false;
         let clock = self.core.coordinator.world.clock.clone();
         let working = self.run_uncancelled(plan, parameters, execution, max_rows, client, alone);
         let cancelled = async {
@@ -229,43 +233,43 @@ impl CoordinatorSession {
         let guarded = async {
             tokio::select! {
                 biased;
-                outcome = working => outcome,
-                () = cancelled, if !commits => Err(SqlError::new(SqlState::QUERY_CANCELED, "canceling statement due to user request")),
+                outcome = working => Ok(outcome),
+                () = cancelled, if !commits => Err("canceling statement due to user request"),
             }
         };
-        let outcome = if limit_ms == 0 {
+        let ended = if limit_ms == 0 {
             guarded.await
         } else {
             timeout(&*clock, Duration::from_millis(limit_ms), guarded)
                 .await
-                .unwrap_or_else(|_| {
-                    Err(SqlError::new(
-                        SqlState::QUERY_CANCELED,
-                        "canceling statement due to statement timeout",
-                    ))
-                })
+                .unwrap_or(Err("canceling statement due to statement timeout"))
         };
-        match outcome {
-            Err(error) => {
-                let error = self.check_canceled(error).await;
-                self.statement_failed().await;
-                Err(error)
-            }
-            outcome => outcome,
+        let outcome = match ended {
+            Ok(outcome) => outcome,
+            Err(reason) => Err(self.cancelled(reason).await),
+        };
+        if outcome.is_err() {
+            self.statement_failed().await;
         }
+        outcome
     }
 
-    /// A statement that was to commit at once may have done so before it was cancelled.
-    async fn check_canceled(&mut self, error: Box<SqlError>) -> Box<SqlError> {
-        if error.state != SqlState::QUERY_CANCELED {
-            return error;
+    /// What to say about a statement that was broken off for `reason`: `57014` promises that nothing came of it.
+    async fn cancelled(&mut self, reason: &str) -> Box<SqlError> {
+        if self.is_defining {
+            return SqlError::new(
+                SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+                format!("{reason}: it may or may not have taken effect"),
+            );
         }
+        let error = SqlError::new(SqlState::QUERY_CANCELED, reason);
         match std::mem::replace(&mut self.block, Block::None) {
+            // It was to commit at once, and may have done so.
             Block::Implicit(open) if open.transaction.may_have_committed => {
                 open.transaction.cancel_commit(error).await
             }
-            other => {
-                self.block = other;
+            block => {
+                self.block = block;
                 error
             }
         }
@@ -474,7 +478,12 @@ impl CoordinatorSession {
         let implicit = matches!(self.block, Block::None | Block::Implicit(_));
         let core = self.core.clone();
         let lock_timeout_ms = u32::try_from(self.settings.milliseconds("lock_timeout")).unwrap_or(u32::MAX);
+<<<<<<< HEAD
         // A read outside a block, or of the past, leaves nothing behind: it needs no block of its own.
+=======
+        self.is_defining = matches!(&plan.statement.plan, Plan::Definition(_));
+        // A read outside a block leaves nothing behind: it needs no block of its own.
+>>>>>>> 0f29db6c8751d1ed88db503a37c290a97c2079ce
         let mut lone_read;
         let reads_only =
             matches!(&plan.statement.plan, Plan::SimpleSelect(select) if select.locking.is_none());
@@ -690,9 +699,14 @@ impl CoordinatorSession {
             }
             TransactionCommand::Commit => match std::mem::replace(&mut self.block, Block::None) {
                 Block::Explicit(open) | Block::Implicit(open) => {
+<<<<<<< HEAD
                     let committed = open.transaction.commit().await;
                     self.end_settings(committed.is_ok(), client);
                     committed?;
+=======
+                    self.settings.end_transaction();
+                    open.transaction.commit().await?;
+>>>>>>> 0f29db6c8751d1ed88db503a37c290a97c2079ce
                     client.command_complete("COMMIT");
                 }
                 Block::Failed(open) => {
