@@ -138,3 +138,61 @@ impl Copies {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures::executor::block_on;
+
+    use super::*;
+
+    /// Time passes only where somebody sleeps.
+    #[derive(Default)]
+    struct SleepingClock(Mutex<u64>);
+
+    #[async_trait::async_trait]
+    impl Clock for SleepingClock {
+        fn monotonic(&self) -> MonotonicTime {
+            MonotonicTime(*self.0.lock())
+        }
+
+        fn wall_clock_unix_micros(&self) -> i64 {
+            0
+        }
+
+        async fn sleep(&self, duration: Duration) {
+            *self.0.lock() += u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        }
+    }
+
+    #[test]
+    fn all_copies_together_are_no_faster_than_allowed() {
+        let (clock, copies) = (SleepingClock::default(), Copies::default());
+        let passed = || clock.monotonic().since(MonotonicTime(0));
+        block_on(async {
+            copies.pace(&clock, 1_000, 1_000).await;
+            assert_eq!(passed(), Duration::ZERO, "the first piece goes at once");
+            for _ in 0..4 {
+                copies.pace(&clock, 500, 1_000).await;
+            }
+            assert_eq!(passed(), Duration::from_millis(2_500));
+            clock.sleep(Duration::from_secs(60)).await;
+            let before = passed();
+            copies.pace(&clock, 10, 1_000).await;
+            assert_eq!(passed(), before, "nothing is due after a rest");
+        });
+    }
+
+    #[test]
+    fn what_has_not_begun_is_not_shown() {
+        let copies = Copies::default();
+        let destination = (7, "b".to_owned());
+        assert!(copies.begin(&destination));
+        assert!(
+            !copies.begin(&destination),
+            "one copy of a shard to a node at a time"
+        );
+        assert!(copies.statuses().is_empty());
+        copies.end(&destination);
+        assert!(copies.begin(&destination));
+    }
+}
