@@ -478,12 +478,8 @@ impl CoordinatorSession {
         let implicit = matches!(self.block, Block::None | Block::Implicit(_));
         let core = self.core.clone();
         let lock_timeout_ms = u32::try_from(self.settings.milliseconds("lock_timeout")).unwrap_or(u32::MAX);
-<<<<<<< HEAD
-        // A read outside a block, or of the past, leaves nothing behind: it needs no block of its own.
-=======
         self.is_defining = matches!(&plan.statement.plan, Plan::Definition(_));
-        // A read outside a block leaves nothing behind: it needs no block of its own.
->>>>>>> 0f29db6c8751d1ed88db503a37c290a97c2079ce
+        // A read outside a block, or of the past, leaves nothing behind: it needs no block of its own.
         let mut lone_read;
         let reads_only =
             matches!(&plan.statement.plan, Plan::SimpleSelect(select) if select.locking.is_none());
@@ -699,14 +695,9 @@ impl CoordinatorSession {
             }
             TransactionCommand::Commit => match std::mem::replace(&mut self.block, Block::None) {
                 Block::Explicit(open) | Block::Implicit(open) => {
-<<<<<<< HEAD
                     let committed = open.transaction.commit().await;
                     self.end_settings(committed.is_ok(), client);
                     committed?;
-=======
-                    self.settings.end_transaction();
-                    open.transaction.commit().await?;
->>>>>>> 0f29db6c8751d1ed88db503a37c290a97c2079ce
                     client.command_complete("COMMIT");
                 }
                 Block::Failed(open) => {
