@@ -26,10 +26,9 @@ impl DataNode {
                 self.configure_shard(&mut replicas, *shard, configuration.clone());
             }
         }
-        self.drop_copies(map).await?;
         self.terms_due.notify_one();
         self.start_shippers();
-        Ok(())
+        self.drop_copies(map).await
     }
 
     /// Opens empty copies of shards that the map newly wants here.

@@ -152,6 +152,7 @@ async fn a_commit_that_was_forgotten_is_not_taken_for_an_abort() {
         other => panic!("{other:?}"),
     };
     // All is in the engine: the log has nothing to tell.
+    node.node().checkpoint().await;
     node.node().close().await;
     node.crash().await;
     node.boot().await;
