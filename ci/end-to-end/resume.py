@@ -88,6 +88,24 @@ def holder(server, office):
     return max(found, key=lambda entry: entry[0])[1] if found else None
 
 
+def times_joined(server, coordinator):
+    """How often a coordinator was taken into the catalog's in-sync set, as the leaders tell it."""
+    times = 0
+    for other in server.coordinators:
+        with open(other.log, errors="replace") as log:
+            lines = [line for line in log if "joined the catalog's in-sync set" in line]
+        times += sum(line.rstrip().endswith(f'name="{coordinator.name}"') for line in lines)
+    return times
+
+
+def bring_back(checks, server, coordinator, title):
+    """Until it may lead: only coordinators that have all of the catalog may, and a coordinator is ready a moment earlier."""
+    before = times_joined(server, coordinator)
+    coordinator.start(patience=120)
+    joined = wait_until(lambda: times_joined(server, coordinator) > before, 30)
+    checks.that(f"{title}: {coordinator.name} has all of the catalog again", joined)
+
+
 def settle(server):
     return wait_until(lambda: are_complete(server, None), REPAIRED_WITHIN_SECONDS)
 
@@ -136,7 +154,7 @@ def lose_leader(checks, server, counters, title):
     leader.kill()
     judge(checks, counters, time.monotonic(), f"{title}: {leader.name} killed, the leader")
     nothing_is_lost(checks, server, counters, title)
-    leader.start(patience=120)
+    bring_back(checks, server, leader, title)
 
 
 def lose_controller(checks, server, counters, title):
@@ -144,7 +162,7 @@ def lose_controller(checks, server, counters, title):
     controller.kill()
     judge(checks, counters, time.monotonic(), f"{title}: {controller.name} killed, the Controller")
     nothing_is_lost(checks, server, counters, title)
-    controller.start(patience=120)
+    bring_back(checks, server, controller, title)
     controller = holder(server, CONTROLLER)
     node = most_leading(server)
     controller.kill()
@@ -158,7 +176,7 @@ def lose_controller(checks, server, counters, title):
     )
     checks.that(f"{title}: the next Controller makes new copies", repaired, placements(server))
     nothing_is_lost(checks, server, counters, f"{title}, and a data node")
-    controller.start(patience=120)
+    bring_back(checks, server, controller, title)
     node.start(patience=120)
     checks.that(f"{title}: all are back", settle(server), placements(server))
 
