@@ -20,6 +20,9 @@ use parking_lot::RwLock;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+/// Said where only a coordinator knows the answer.
+const NO_COORDINATOR: &str = "no coordinator is ready in this process";
+
 /// What the server shows.
 struct Shown {
     clock: Arc<dyn Clock>,
@@ -128,22 +131,8 @@ async fn prometheus(State(shown): State<Arc<Shown>>) -> Response {
 async fn status(State(shown): State<Arc<Shown>>) -> Response {
     match shown.status().await {
         Some(status) => axum::Json(status).into_response(),
-        None => no_coordinator().into_response(),
+        None => (StatusCode::SERVICE_UNAVAILABLE, format!("{NO_COORDINATOR}\n")).into_response(),
     }
-}
-
-/// Why a request is not carried out.
-struct Refusal(StatusCode, String);
-
-impl IntoResponse for Refusal {
-    fn into_response(self) -> Response {
-        (self.0, format!("{}\n", self.1)).into_response()
-    }
-}
-
-fn no_coordinator() -> Refusal {
-    let reason = "no coordinator is ready in this process";
-    Refusal(StatusCode::SERVICE_UNAVAILABLE, reason.to_owned())
 }
 
 #[cfg(test)]

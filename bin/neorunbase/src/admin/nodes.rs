@@ -10,7 +10,7 @@ use axum::{Json, Router};
 use neorunbase_server::cluster::drain::DrainError;
 use neorunbase_server::daemon::CoordinatorHandle;
 
-use super::{Refusal, Shown, no_coordinator};
+use super::{NO_COORDINATOR, Shown};
 
 /// The routes.
 pub(super) fn router() -> Router<Arc<Shown>> {
@@ -22,24 +22,45 @@ pub(super) fn router() -> Router<Arc<Shown>> {
         .route("/api/v1/nodes/{name}/undrain", post(undrain))
 }
 
-fn coordinator(shown: &Shown) -> Result<Arc<CoordinatorHandle>, Refusal> {
-    shown.coordinator.read().clone().ok_or_else(no_coordinator)
+/// Why something is not done: the status code, and words for a person.
+struct Refused(StatusCode, String);
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, format!("{}\n", self.1)).into_response()
+    }
 }
 
-async fn nodes(State(shown): State<Arc<Shown>>) -> Result<Response, Refusal> {
+impl From<DrainError> for Refused {
+    fn from(error: DrainError) -> Self {
+        let code = match &error {
+            DrainError::UnknownNode(_) => StatusCode::NOT_FOUND,
+            DrainError::TooFewOthers { .. } => StatusCode::CONFLICT,
+            DrainError::Coordination(_) => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self(code, error.to_string())
+    }
+}
+
+fn coordinator(shown: &Shown) -> Result<Arc<CoordinatorHandle>, Refused> {
+    let coordinator = shown.coordinator.read().clone();
+    coordinator.ok_or_else(|| Refused(StatusCode::SERVICE_UNAVAILABLE, NO_COORDINATOR.to_owned()))
+}
+
+async fn nodes(State(shown): State<Arc<Shown>>) -> Result<Response, Refused> {
     Ok(Json(coordinator(&shown)?.nodes().await).into_response())
 }
 
-async fn shards(State(shown): State<Arc<Shown>>) -> Result<Response, Refusal> {
+async fn shards(State(shown): State<Arc<Shown>>) -> Result<Response, Refused> {
     Ok(Json(coordinator(&shown)?.shards()).into_response())
 }
 
-async fn jobs(State(shown): State<Arc<Shown>>) -> Result<Response, Refusal> {
+async fn jobs(State(shown): State<Arc<Shown>>) -> Result<Response, Refused> {
     Ok(Json(coordinator(&shown)?.jobs().await).into_response())
 }
 
 /// What browsers send for any page that asks them to is refused: that needs no more than a link.
-fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_content_type(headers: &HeaderMap) -> Result<(), Refused> {
     let content_type = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -47,36 +68,29 @@ fn check_content_type(headers: &HeaderMap) -> Result<(), Refusal> {
         return Ok(());
     }
     let reason = "the content type must be application/json";
-    Err(Refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.to_owned()))
+    Err(Refused(StatusCode::UNSUPPORTED_MEDIA_TYPE, reason.to_owned()))
 }
 
 async fn drain(
     State(shown): State<Arc<Shown>>,
     Path(name): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Refused> {
     check_content_type(&headers)?;
-    answer(coordinator(&shown)?.drain(&name).await)
+    coordinator(&shown)?.drain(&name).await?;
+    Ok(done())
 }
 
 async fn undrain(
     State(shown): State<Arc<Shown>>,
     Path(name): Path<String>,
     headers: HeaderMap,
-) -> Result<Response, Refusal> {
+) -> Result<Response, Refused> {
     check_content_type(&headers)?;
-    answer(coordinator(&shown)?.undrain(&name).await)
+    coordinator(&shown)?.undrain(&name).await?;
+    Ok(done())
 }
 
-fn answer(outcome: Result<(), DrainError>) -> Result<Response, Refusal> {
-    let error = match outcome {
-        Ok(()) => return Ok(Json(serde_json::json!({})).into_response()),
-        Err(error) => error,
-    };
-    let code = match &error {
-        DrainError::UnknownNode(_) => StatusCode::NOT_FOUND,
-        DrainError::TooFewOthers { .. } => StatusCode::CONFLICT,
-        DrainError::Coordination(_) => StatusCode::SERVICE_UNAVAILABLE,
-    };
-    Err(Refusal(code, error.to_string()))
+fn done() -> Response {
+    Json(serde_json::json!({})).into_response()
 }

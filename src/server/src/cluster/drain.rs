@@ -33,6 +33,11 @@ pub enum DrainError {
     Coordination(#[from] CoordinationError),
 }
 
+/// What is no node's name must not become part of a path either.
+fn is_name(node: &str) -> bool {
+    !node.is_empty() && !node.contains('/')
+}
+
 fn drain_path(node: &str) -> String {
     format!("{}/{node}", paths::DRAINING)
 }
@@ -76,9 +81,7 @@ pub async fn drain(
     alive: &BTreeSet<String>,
     has_copies: bool,
 ) -> Result<(), DrainError> {
-    // What is no node's name must not become part of a path either.
-    let is_name = !node.is_empty() && !node.contains('/');
-    if !is_name || !alive.contains(node) && !has_copies {
+    if !is_name(node) || !alive.contains(node) && !has_copies {
         return Err(DrainError::UnknownNode(node.to_owned()));
     }
     let draining = draining_nodes(coordination).await?;
@@ -111,14 +114,17 @@ pub async fn wish_drain(coordination: &dyn Coordination, node: &str) -> Result<(
     }
 }
 
-/// Lets `node` take copies again. Calling again is safe.
+/// Lets `node` take copies again. Calling again is safe, and so is doing so for a node that is not (or no more) there.
 ///
 /// # Errors
-/// As [`Coordination::delete`].
-pub async fn undrain(coordination: &dyn Coordination, node: &str) -> Result<(), CoordinationError> {
+/// [`DrainError`].
+pub async fn undrain(coordination: &dyn Coordination, node: &str) -> Result<(), DrainError> {
+    if !is_name(node) {
+        return Err(DrainError::UnknownNode(node.to_owned()));
+    }
     match coordination.delete(&drain_path(node), None).await {
         Ok(()) | Err(CoordinationError::NoNode(_)) => Ok(()),
-        Err(error) => Err(error),
+        Err(error) => Err(error.into()),
     }
 }
 

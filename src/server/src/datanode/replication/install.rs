@@ -152,13 +152,13 @@ impl DataNode {
         self.finish_install(shard, piece.term, incoming, &end).await
     }
 
-    /// Whether the piece was the last one to be taken, and comes again because its sender has not heard of that.
+    /// Whether the piece was taken before, and comes again because its sender has not heard of that.
     fn has_taken(&self, piece: &CopyPiece, position: LogPosition) -> bool {
         let incoming = self.incoming.lock();
         incoming.get(&piece.shard).is_some_and(|incoming| {
             incoming.copy == piece.copy
                 && incoming.position == position
-                && incoming.next_number == piece.number + 1
+                && piece.number < incoming.next_number
         })
     }
 
