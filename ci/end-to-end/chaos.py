@@ -289,7 +289,9 @@ def work(checks):
         if checks.failed or options.evidence or tormentor.ended or sys.exc_info()[0]:
             keep_evidence(server, loads, options)
     note(f"    faults: {', '.join(f'{title}: {times}' for title, times in sorted(tormentor.counts.items()))}")
-    checks.equal("no process ended by itself", tormentor.ended, [])
+    # A full disk may end a data node: its engine cannot take back what is half written. It says so, and starts again.
+    ended = [said for said in tormentor.ended if "No space left on device" not in said]
+    checks.equal("no process ended by itself, but for want of room on its disk", ended, [])
     checks.equal("all faults came and went as planned", tormentor.surprises, [])
     codes = server.stop()
     checks.that("all processes end cleanly", all(code == 0 for code in codes), codes)

@@ -156,12 +156,20 @@ impl Cluster {
             Ok(running) => {
                 let (stopper, stop) = oneshot::channel();
                 *cluster.machines[&name].stopper.lock() = Some(stopper);
-                // The role works in the background until it is asked to stop.
-                if let Ok(stopped) = stop.await {
-                    trace!(cluster.trace, "node {name} shuts down");
-                    cluster.shut_down(&name, &*running).await;
-                    // The supervisor may have lost its patience.
-                    let _ = stopped.send(());
+                // The role works in the background until it is asked to stop, or cannot go on.
+                tokio::select! {
+                    biased;
+                    stopped = stop => if let Ok(stopped) = stopped {
+                        trace!(cluster.trace, "node {name} shuts down");
+                        cluster.shut_down(&name, &*running).await;
+                        // The supervisor may have lost its patience.
+                        let _ = stopped.send(());
+                    },
+                    reason = running.failed() => {
+                        trace!(cluster.trace, "node {name} exits: {reason}");
+                        // The supervisor ends when the simulation does.
+                        let _ = cluster.exits.send((name, incarnation));
+                    }
                 }
                 futures::future::pending::<()>().await;
                 drop(running);

@@ -32,6 +32,11 @@ pub const PASSWORD: &str = "simulated";
 pub trait Role: Send + Sync {
     /// What the process does when it is asked to end.
     async fn shut_down(&self);
+
+    /// Returns when the process ends by itself, with the reason.
+    async fn failed(&self) -> String {
+        std::future::pending().await
+    }
 }
 
 /// Keeps a role running.
@@ -64,6 +69,10 @@ struct DataNodeRole(Arc<DataNodeHandle>);
 impl Role for DataNodeRole {
     async fn shut_down(&self) {
         self.0.shutdown().await;
+    }
+
+    async fn failed(&self) -> String {
+        self.0.failed().await
     }
 }
 

@@ -66,7 +66,11 @@ pub async fn run(options: DataNodeOptions) -> anyhow::Result<()> {
         data_node.address(),
         admin.address()
     )?;
-    signals.wait().await;
+    let failure = tokio::select! {
+        biased;
+        () = signals.wait() => None,
+        reason = data_node.failed() => Some(reason),
+    };
     admin.is_stopping();
     let shutdown = async {
         data_node.shutdown().await;
@@ -74,5 +78,12 @@ pub async fn run(options: DataNodeOptions) -> anyhow::Result<()> {
     };
     signals.unless_impatient(shutdown).await;
     drop(directory);
-    Ok(())
+    match failure {
+        None => Ok(()),
+        // Whoever started the process is to start it again: that is what mends it.
+        Some(reason) => Err(anyhow::anyhow!(
+            "data node \"{}\" has failed: {reason}",
+            data_node.name()
+        )),
+    }
 }

@@ -305,7 +305,9 @@ pub async fn start_coordinator(
         &settings.name,
         Bytes::from(internal_address),
     );
+    // Not before it could stand in for another Coordinator: whoever restarts them one after the other waits for this.
     metadata.published().await;
+    metadata.joined().await;
     let listener = world
         .network
         .listen(&settings.pg_address)
@@ -543,13 +545,32 @@ pub async fn start_data_node(
         &name,
         registration,
     );
-    Ok(Arc::new(DataNodeHandle {
+    let handle = Arc::new(DataNodeHandle {
         name,
         address,
         node,
         tasks,
         membership: Mutex::new(Some(membership)),
-    }))
+    });
+    let leaving = leave_when_failed(handle.node.clone(), Arc::downgrade(&handle));
+    handle
+        .tasks
+        .add(world.spawner.spawn("leave after a failure", Box::pin(leaving)));
+    Ok(handle)
+}
+
+/// A node that cannot go on makes room for another primary at once, not when somebody ends its process.
+async fn leave_when_failed(node: Arc<DataNode>, handle: std::sync::Weak<DataNodeHandle>) {
+    node.failed().await;
+    drop(node);
+    let membership = handle
+        .upgrade()
+        .and_then(|handle| handle.membership.lock().take());
+    if let Some(membership) = membership
+        && let Err(error) = membership.leave().await
+    {
+        tracing::warn!(%error, "the failed data node stays registered until its session has ended");
+    }
 }
 
 async fn follow_shard_map(world: World, node: Arc<DataNode>, mut map: watch::Receiver<Arc<ShardMap>>) {
@@ -570,6 +591,13 @@ async fn follow_shard_map(world: World, node: Arc<DataNode>, mut map: watch::Rec
 }
 
 impl DataNodeHandle {
+    /// Returns when the node has failed: it serves nothing any more, and must be started anew. Everything that it has
+    /// acknowledged is there then. The reason, in words.
+    pub async fn failed(&self) -> String {
+        self.node.failed().await;
+        self.node.failure().unwrap_or_default().to_owned()
+    }
+
     /// Its name in the cluster.
     pub fn name(&self) -> &str {
         &self.name

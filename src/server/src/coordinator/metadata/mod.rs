@@ -169,6 +169,13 @@ impl MetadataStore {
         let _ = published.wait_for(|published| *published).await;
     }
 
+    /// Returns once this Coordinator leads, or is in sync with the one that does.
+    pub async fn joined(&self) {
+        while !self.is_current() {
+            self.world.clock.sleep(RETRY_PAUSE).await;
+        }
+    }
+
     /// The term in which this Coordinator leads; `None`: another one does.
     pub fn leading(&self) -> Option<u64> {
         let term = *self.leading.borrow();

@@ -2,6 +2,7 @@
 
 use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::Configuration;
+use neorunbase_world::fault::planted;
 
 use super::super::DataNode;
 use super::super::registry::ServeError;
@@ -31,10 +32,28 @@ impl DataNode {
         if dropped.is_empty() {
             return Ok(());
         }
-        let mut registry = self.registry.lock().await;
-        // Nothing of them comes into the log any more while the registry is written, nor is anybody told what they hold.
-        let _one_at_a_time = self.receiving.lock().await;
-        let dropped = self.certainly_unwanted(dropped).await?;
+        let certain = self.certainly_unwanted(&dropped).await;
+        let dropped = match certain {
+            Ok(certain) => {
+                let wanted = dropped.iter().filter(|shard| !certain.contains(shard));
+                self.give_up(wanted, false);
+                certain
+            }
+            Err(error) => {
+                self.give_up(&dropped, false);
+                return Err(error);
+            }
+        };
+        // Nothing of them comes into the log any more while the registry is written. (In this order, as a copy that comes
+        // in: otherwise the two wait for each other.)
+        let (mut registry, _one_at_a_time);
+        if planted("registry-locked-first") {
+            registry = self.registry.lock().await;
+            _one_at_a_time = self.receiving.lock().await;
+        } else {
+            _one_at_a_time = self.receiving.lock().await;
+            registry = self.registry.lock().await;
+        }
         let mut changed = registry.clone();
         for shard in &dropped {
             if let Ok(place) = changed.shards.binary_search_by_key(shard, |known| known.shard) {
@@ -66,15 +85,29 @@ impl DataNode {
     }
 
     /// Those of `shards` whose configuration does not name this node. A map may be old, and the copy one that is counted on
-    /// since.
-    async fn certainly_unwanted(&self, shards: Vec<ShardId>) -> Result<Vec<ShardId>, ServeError> {
+    /// since: until that is certain nobody is told what they hold.
+    async fn certainly_unwanted(&self, shards: &[ShardId]) -> Result<Vec<ShardId>, ServeError> {
+        {
+            // Whoever was told before is not told later.
+            let _one_at_a_time = self.receiving.lock().await;
+            self.give_up(shards, true);
+        }
         let mut unwanted = Vec::new();
         for shard in shards {
-            let confirmed = confirmed_configuration(&*self.world.coordination, shard).await?;
+            let confirmed = confirmed_configuration(&*self.world.coordination, *shard).await?;
             if !confirmed.replicas.contains(&self.config.name) {
-                unwanted.push(shard);
+                unwanted.push(*shard);
             }
         }
         Ok(unwanted)
+    }
+
+    fn give_up<'a>(&self, shards: impl IntoIterator<Item = &'a ShardId>, is_given_up: bool) {
+        let mut replicas = self.replicas.lock();
+        for shard in shards {
+            if let Some(replica) = replicas.shards.get_mut(shard) {
+                replica.is_given_up = is_given_up;
+            }
+        }
     }
 }

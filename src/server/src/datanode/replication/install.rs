@@ -178,6 +178,9 @@ impl DataNode {
         let Role::Follower(follower) = &mut replica.role else {
             return Some(Taken::Failed);
         };
+        if replica.is_given_up {
+            return Some(Taken::Failed);
+        }
         match follower.offered(term, position) {
             Err(Reply::Stale { term }) => Some(Taken::Stale(term)),
             Err(_) => Some(Taken::Failed),

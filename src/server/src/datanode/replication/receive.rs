@@ -79,7 +79,7 @@ impl DataNode {
     fn receive(&self, replicas: &mut Replicas, append: ShardAppend) -> Option<Received<Payload>> {
         let shard = append.shard;
         let replica = replicas.shards.get_mut(&shard)?;
-        if replica.is_installing {
+        if replica.is_installing || replica.is_given_up {
             return None;
         }
         if let Role::Primary(primary) = &replica.role {

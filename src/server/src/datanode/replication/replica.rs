@@ -97,6 +97,8 @@ pub(in crate::datanode) struct Replica {
     pub(super) copies: BTreeMap<String, u64>,
     /// Whether a copy of the shard is being received.
     pub is_installing: bool,
+    /// Whether the copy is about to be dropped: it neither takes anything nor tells what it holds.
+    pub(super) is_given_up: bool,
     /// Since when the shard takes no new transactions (or last did not), because it is to be handed over.
     pub(super) closed_since: Option<MonotonicTime>,
     /// See [`ReplicationConfig`](super::super::config::ReplicationConfig).
@@ -117,6 +119,7 @@ impl Replica {
             prepared: BTreeMap::new(),
             copies: BTreeMap::new(),
             is_installing: false,
+            is_given_up: false,
             closed_since: None,
             kept_log_bytes,
         }
