@@ -81,7 +81,7 @@ mod tests {
             assert_eq!(rest, needed);
             assert!(tried < 200, "{tried} for {needed:?}");
         }
-        assert_eq!(shrink(0, &[]).0, []);
+        assert!(shrink(0, &[]).0.is_empty());
         assert_eq!(shrink(1, &[0]).0, [0]);
     }
 
