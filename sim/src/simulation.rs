@@ -12,6 +12,7 @@ use neorunbase_workloads::counters::Counters;
 use neorunbase_workloads::deadlocks::Deadlocks;
 use neorunbase_workloads::definitions::Definitions;
 use neorunbase_workloads::durability::Durability;
+use neorunbase_workloads::history_reads::HistoryReads;
 use neorunbase_workloads::list_append::{Level, ListAppend};
 use neorunbase_workloads::long_fork::LongFork;
 use neorunbase_workloads::old_snapshots::OldSnapshots;
@@ -154,6 +155,7 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         Arc::new(Counters::new("counters", shards)),
         Arc::new(SecondaryIndex::new("categorized", shards)),
         Arc::new(Deadlocks::new("crossed", shards)),
+        Arc::new(HistoryReads::new("remembered", shards)),
         Arc::new(OldSnapshots::new("old_rows", shards)),
     ]
 }
