@@ -90,6 +90,7 @@ mod sites {
         }
 
         /// A part of 2^16, drawn anew each time.
+        #[cfg(madsim)]
         pub fn part(&mut self) -> u32 {
             (self.draw() % (1 << 16)) as u32
         }
