@@ -73,8 +73,13 @@ pub fn anomaly(complaint: &str) -> String {
             word
         }
     }
+    fn is_transaction(word: &str) -> bool {
+        let number = word.strip_prefix('T');
+        number.is_some_and(|number| number.parse::<u64>().is_ok())
+    }
     let words: Vec<&str> = what[..end]
         .split_whitespace()
+        .filter(|word| !is_transaction(word))
         .map(without_number)
         .take(10)
         .collect();
