@@ -116,6 +116,7 @@ impl Fences {
     pub fn check_write(&self, table: &TableDescriptor) -> Result<(), Failure> {
         let fence = self.get(table.storage);
         if table.version < fence.write_version {
+            neorunbase_world::sometimes!("stale-table-refused-by-a-fence");
             return Err(Failure::StaleTable {
                 storage: table.storage,
                 version: fence.write_version,
@@ -139,6 +140,7 @@ impl Fences {
         let is_later = context.snapshot == 0 || context.snapshot > fence.read_timestamp;
         let is_stale = context.table_version != 0 && context.table_version < fence.read_version;
         if is_stale && is_later && !planted("fence-ignored-by-readers") {
+            neorunbase_world::sometimes!("stale-table-refused-by-a-fence");
             return Err(Failure::StaleTable {
                 storage,
                 version: fence.read_version,
@@ -194,7 +196,6 @@ impl DataNode {
                 )));
             }
             self.check_healthy()?;
-            neorunbase_world::sometimes!("fence-waits-for-commits");
             self.world.clock.sleep(DRAIN_POLL).await;
         }
         dawdle(
