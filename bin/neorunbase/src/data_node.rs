@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use neorunbase_rocksdb_engine::RocksDbOptions;
-use neorunbase_server::daemon::{DataNodeSettings, start_data_node};
+use neorunbase_server::daemon::{DataNodeHandle, DataNodeSettings, start_data_node};
 use neorunbase_server::datanode::DataNodeConfig;
 use neorunbase_zookeeper::ZooKeeperCoordination;
 
@@ -69,7 +69,7 @@ pub async fn run(options: DataNodeOptions) -> anyhow::Result<()> {
     let failure = tokio::select! {
         biased;
         () = signals.wait() => None,
-        reason = data_node.failed() => Some(reason),
+        failure = data_node_failure(&data_node) => Some(failure),
     };
     admin.is_stopping();
     let shutdown = async {
@@ -78,12 +78,11 @@ pub async fn run(options: DataNodeOptions) -> anyhow::Result<()> {
     };
     signals.unless_impatient(shutdown).await;
     drop(directory);
-    match failure {
-        None => Ok(()),
-        // Whoever started the process is to start it again: that is what mends it.
-        Some(reason) => Err(anyhow::anyhow!(
-            "data node \"{}\" has failed: {reason}",
-            data_node.name()
-        )),
-    }
+    failure.map_or(Ok(()), Err)
+}
+
+/// Returns when the data node cannot go on. Whoever started the process is to start it again: that is what mends it.
+pub async fn data_node_failure(data_node: &DataNodeHandle) -> anyhow::Error {
+    let reason = data_node.failed().await;
+    anyhow::anyhow!("data node \"{}\" has failed: {reason}", data_node.name())
 }

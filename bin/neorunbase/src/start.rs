@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use futures::future::{BoxFuture, FutureExt, select_all};
 use neorunbase_coordination::{ClientOptions, EmbeddedService, JournalLocation, SessionClient};
 use neorunbase_kms::{Keyring, MasterKey};
 use neorunbase_operating_system::FileDisk;
@@ -19,6 +20,7 @@ use neorunbase_world::{Coordination, Disk};
 use crate::admin::AdminServer;
 use crate::arguments::StartOptions;
 use crate::data_directory::{COORDINATION, COORDINATOR, DataDirectory};
+use crate::data_node::data_node_failure;
 use crate::journal_seal::JournalSeal;
 use crate::production_world::{self, Process};
 use crate::secrets;
@@ -45,7 +47,7 @@ struct Cluster {
 /// Runs until a signal asks for the end.
 ///
 /// # Errors
-/// If the cluster cannot be started.
+/// If the cluster cannot be started, or one of its data nodes cannot go on.
 pub async fn run(options: StartOptions) -> anyhow::Result<()> {
     let mut signals = ShutdownSignals::catch()?;
     let Some(cluster) = signals.or_interrupted(Cluster::start(&options)).await else {
@@ -53,9 +55,13 @@ pub async fn run(options: StartOptions) -> anyhow::Result<()> {
     };
     let cluster = cluster?;
     cluster.announce()?;
-    signals.wait().await;
+    let failure = tokio::select! {
+        biased;
+        () = signals.wait() => None,
+        (failure, ..) = select_all(cluster.failures()) => Some(failure),
+    };
     signals.unless_impatient(cluster.shutdown()).await;
-    Ok(())
+    failure.map_or(Ok(()), Err)
 }
 
 async fn start_coordination(
@@ -172,6 +178,14 @@ impl Cluster {
         writeln!(output, "  admin server: http://{}/", self.admin.address())?;
         writeln!(output, "ready")?;
         output.flush()
+    }
+
+    /// What ends each of the data nodes, if anything does.
+    fn failures(&self) -> Vec<BoxFuture<'_, anyhow::Error>> {
+        let failures = self.data_nodes.iter();
+        failures
+            .map(|data_node| data_node_failure(data_node).boxed())
+            .collect()
     }
 
     async fn shutdown(self) {

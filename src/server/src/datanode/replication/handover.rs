@@ -13,13 +13,13 @@ use neorunbase_world::MonotonicTime;
 use super::super::DataNode;
 use super::super::failure::Failure;
 use super::super::shard::Entered;
-use super::replica::{Replica, Role};
+use super::replica::{Closing, Replica, Role};
 use crate::cluster::shard_map::{announce_change, change_shard};
 
+/// Transactions mostly end within this. Where they do not, they may wait for such as are sent away, and hold locks meanwhile.
+const CLOSED_AT_FIRST: Duration = Duration::from_millis(250);
 /// Transactions that are sent away try for longer than this.
 const CLOSED_FOR_AT_MOST: Duration = Duration::from_secs(4);
-/// Before a shard whose transactions did not end in time is closed again.
-const OPEN_FOR_AT_LEAST: Duration = Duration::from_secs(6);
 
 /// What a request may leave behind in a shard, and for which transaction.
 fn leaves_something(body: &RequestBody) -> Option<(ShardRef, TransactionId)> {
@@ -137,16 +137,19 @@ impl Replica {
     /// Closes the shard for new transactions for a while if it is to be handed over, and opens it otherwise.
     fn close_for_handover(&mut self, is_wanted: bool, now: MonotonicTime) {
         if !is_wanted {
-            self.closed_since = None;
+            self.closing = None;
             self.shard.close(false);
             return;
         }
-        let since = *self.closed_since.get_or_insert(now);
-        let elapsed = now.since(since);
-        if elapsed > CLOSED_FOR_AT_MOST + OPEN_FOR_AT_LEAST {
-            self.closed_since = Some(now);
+        let closing = self.closing.get_or_insert(Closing { since: now, times: 0 });
+        // Longer each time that it was in vain, and open for twice as long in between.
+        let closed_for = (CLOSED_AT_FIRST * (1 << closing.times.min(8))).min(CLOSED_FOR_AT_MOST);
+        let elapsed = now.since(closing.since);
+        let is_closed = elapsed <= closed_for;
+        if elapsed > closed_for * 3 {
+            closing.since = now;
+            closing.times += 1;
         }
-        let is_closed = self.closed_since == Some(now) || elapsed <= CLOSED_FOR_AT_MOST;
         self.shard.close(is_closed);
     }
 }

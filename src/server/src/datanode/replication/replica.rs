@@ -77,6 +77,14 @@ pub(super) struct Waiting {
     pub lsn: Lsn,
 }
 
+/// A shard that takes no new transactions at times, because it is to be handed over.
+pub(super) struct Closing {
+    /// When it was closed last.
+    pub since: MonotonicTime,
+    /// How often it was closed before.
+    pub times: u32,
+}
+
 /// A copy of a shard.
 pub(in crate::datanode) struct Replica {
     pub shard: Arc<Shard>,
@@ -99,8 +107,8 @@ pub(in crate::datanode) struct Replica {
     pub is_installing: bool,
     /// Whether the copy is about to be dropped: it neither takes anything nor tells what it holds.
     pub(super) is_given_up: bool,
-    /// Since when the shard takes no new transactions (or last did not), because it is to be handed over.
-    pub(super) closed_since: Option<MonotonicTime>,
+    /// The shard is to be handed over.
+    pub(super) closing: Option<Closing>,
     /// See [`ReplicationConfig`](super::super::config::ReplicationConfig).
     kept_log_bytes: usize,
 }
@@ -120,7 +128,7 @@ impl Replica {
             copies: BTreeMap::new(),
             is_installing: false,
             is_given_up: false,
-            closed_since: None,
+            closing: None,
             kept_log_bytes,
         }
     }
