@@ -37,7 +37,7 @@ pub(in crate::datanode) struct Copies {
 
 impl Copies {
     /// Notes that a copy is under way. Returns `false` if it was before.
-    pub fn begin(&self, destination: &Destination) -> bool {
+    pub(super) fn begin(&self, destination: &Destination) -> bool {
         let mut running = self.running.lock();
         if running.contains_key(destination) {
             return false;
@@ -47,12 +47,12 @@ impl Copies {
     }
 
     /// Notes that it is not any more.
-    pub fn end(&self, destination: &Destination) {
+    pub(super) fn end(&self, destination: &Destination) {
         self.running.lock().remove(destination);
     }
 
     /// Notes how far it is.
-    pub fn progress(&self, copy: &Copy, is_interrupted: bool) {
+    pub(super) fn progress(&self, copy: &Copy, is_interrupted: bool) {
         if let Some(progress) = self.running.lock().get_mut(&copy.destination()) {
             *progress = Progress {
                 bytes_sent: copy.bytes_sent(),
@@ -64,7 +64,7 @@ impl Copies {
     }
 
     /// Keeps an interrupted copy. Returns the one that had to go for it, if any.
-    pub fn interrupt(&self, copy: Copy) -> Option<Copy> {
+    pub(super) fn interrupt(&self, copy: Copy) -> Option<Copy> {
         let mut interrupted = self.interrupted.lock();
         interrupted.insert(copy.destination(), copy);
         if interrupted.len() <= MOST_INTERRUPTED {
@@ -76,12 +76,12 @@ impl Copies {
     }
 
     /// The interrupted copy to `destination`, to go on with it.
-    pub fn take_interrupted(&self, destination: &Destination) -> Option<Copy> {
+    pub(super) fn take_interrupted(&self, destination: &Destination) -> Option<Copy> {
         self.interrupted.lock().remove(destination)
     }
 
     /// The interrupted copies that are older than `kept_for`, or of no use any more.
-    pub fn take_useless(
+    pub(super) fn take_useless(
         &self,
         now: MonotonicTime,
         kept_for: Duration,
@@ -104,7 +104,7 @@ impl Copies {
     }
 
     /// Returns once `bytes` more may be sent.
-    pub async fn pace(&self, clock: &dyn Clock, bytes: usize, bytes_per_second: u64) {
+    pub(super) async fn pace(&self, clock: &dyn Clock, bytes: usize, bytes_per_second: u64) {
         let now = clock.monotonic();
         let wait = {
             let mut busy_until = self.busy_until.lock();
