@@ -37,7 +37,7 @@ pub(in crate::datanode) struct Copies {
 
 impl Copies {
     /// Notes that a copy is under way. Returns `false` if it was before.
-    pub fn begin(&self, destination: &Destination) -> bool {
+    pub(super) fn begin(&self, destination: &Destination) -> bool {
         let mut running = self.running.lock();
         if running.contains_key(destination) {
             return false;
@@ -47,7 +47,7 @@ impl Copies {
     }
 
     /// Notes that it is not any more.
-    pub fn end(&self, destination: &Destination) {
+    pub(super) fn end(&self, destination: &Destination) {
         self.running.lock().remove(destination);
     }
 
@@ -104,7 +104,7 @@ impl Copies {
     }
 
     /// Returns once `bytes` more may be sent.
-    pub async fn pace(&self, clock: &dyn Clock, bytes: usize, bytes_per_second: u64) {
+    pub(super) async fn pace(&self, clock: &dyn Clock, bytes: usize, bytes_per_second: u64) {
         let now = clock.monotonic();
         let wait = {
             let mut busy_until = self.busy_until.lock();
