@@ -219,12 +219,9 @@ impl Settings {
     }
 
     fn find_savepoint(&self, name: &str) -> Option<usize> {
-        let savepoints = self.saved.iter().skip(1);
-        savepoints
-            .enumerate()
-            .filter(|(_, (known, _))| known == name)
-            .last()
-            .map(|(position, _)| position + 1)
+        let found = self.saved.iter().rposition(|(known, _)| known == name);
+        // The first is the block itself.
+        found.filter(|position| *position > 0)
     }
 
     /// The transaction was committed: SET LOCAL no longer holds.
