@@ -131,6 +131,7 @@ fn transactions_and_settings() {
             isolation,
             read_only,
             deferrable: None,
+            as_of: None,
         })
     };
     let transaction = |sql: &str| match one(sql) {
