@@ -219,9 +219,9 @@ impl Settings {
     }
 
     fn find_savepoint(&self, name: &str) -> Option<usize> {
-        let savepoints = self.saved.get(1..)?.iter();
-        let position = savepoints.rev().position(|(known, _)| known == name)?;
-        Some(self.saved.len() - 1 - position)
+        let found = self.saved.iter().rposition(|(known, _)| known == name);
+        // The first is the block itself.
+        found.filter(|position| *position > 0)
     }
 
     /// The transaction was committed: SET LOCAL no longer holds.
