@@ -6,9 +6,10 @@ use crate::history::{FINAL_READER, Outcome, Record};
 use crate::history_reads::{HistoryOperation, Look, SNAPSHOT_TOO_OLD};
 use crate::workload::Report;
 
-/// Refusals that conflicts and faults of the cluster bring about.
+/// Refusals that conflicts and faults of the cluster bring about; `55P03` is that of a reader who waits in vain for the outcome
+/// of another transaction.
 fn is_of_the_weather(code: &str) -> bool {
-    ["08", "40", "53", "57", "58"]
+    ["08", "40", "53", "55P03", "57", "58"]
         .iter()
         .any(|class| code.starts_with(class))
 }

@@ -10,7 +10,7 @@ use super::shard_map::ShardMap;
 
 /// What a copy counts beside its bytes: small ones are spread by their number, as what they measure is mostly memory that is
 /// set aside, and a move makes clients wait.
-pub const COPY_BASE_BYTES: u64 = 64 << 20;
+pub const COPY_BASE_BYTES: u64 = 16 << 20;
 /// What leading a shard counts beside its operations a second.
 pub const PRIMARY_BASE_OPERATIONS: u64 = 1_000;
 
