@@ -180,7 +180,7 @@ impl Configuration {
         };
         if random.random_bool(0.4) {
             configuration.data_nodes += 1;
-            configuration.late_data_node_ms = random.random_range(5_000..=length_ms.max(6_000) / 2);
+            configuration.late_data_node_ms = random.random_range(5_000..=length_ms.max(10_000) / 2);
         }
         configuration.zones = pick(&mut random, &[0, 0, 1, 2, 3]);
         let servers = configuration.data_nodes + configuration.coordinators + 1;

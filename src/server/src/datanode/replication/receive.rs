@@ -79,7 +79,7 @@ impl DataNode {
     fn receive(&self, replicas: &mut Replicas, append: ShardAppend) -> Option<Received<Payload>> {
         let shard = append.shard;
         let replica = replicas.shards.get_mut(&shard)?;
-        if replica.is_installing || replica.is_given_up {
+        if replica.is_given_up || replica.is_installing && planted("interrupted-copy-not-begun-again") {
             return None;
         }
         if let Role::Primary(primary) = &replica.role {
@@ -93,7 +93,8 @@ impl DataNode {
         let Role::Follower(follower) = &mut replica.role else {
             return None;
         };
-        if replica.shard.is_damaged() {
+        // Whoever sent the copy that comes in may have died before its end: the next primary has to hear of it.
+        if replica.is_installing || replica.shard.is_damaged() {
             return Some(Received::Refused(Reply::Damaged));
         }
         Some(follower.receive(decode(append)?, self.world.clock.monotonic()))
