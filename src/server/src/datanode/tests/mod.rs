@@ -549,6 +549,7 @@ impl TestTransaction {
             autocommit: self.autocommit,
             revocable: true,
             table_version: 0,
+            repeated: false,
         }
     }
 }
