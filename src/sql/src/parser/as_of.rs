@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn times_come_in_three_kinds() {
         assert_eq!(
-            as_of("table t as of system time 1840700269035520001"),
+            as_of("select 1 as of system time 1840700269035520001"),
             Some(AsOf::Logical(1_840_700_269_035_520_001))
         );
         assert_eq!(

@@ -151,7 +151,10 @@ async fn a_commit_that_was_forgotten_is_not_taken_for_an_abort() {
         Some(ResponseBody::Decision(reply)) => reply.decision(),
         other => panic!("{other:?}"),
     };
-    // All is in the engine: the log has nothing to tell.
+    // All is in the engine, and the log that told of it is cut.
+    for id in 100..300 {
+        node.insert(&node.autocommit(), &[(id, id)]).await.unwrap();
+    }
     node.node().close().await;
     node.crash().await;
     node.boot().await;
