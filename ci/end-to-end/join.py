@@ -22,7 +22,8 @@ WITHIN = 0.10
 EVEN_WITHIN_SECONDS = 300
 DRAINED_WITHIN_SECONDS = 300
 #: A transaction lost against another one, which may have inserted the same key; the cluster has not failed it.
-CONFLICTS = ("40001", "40P01", "23505")
+# The last one is the bank's own.
+CONFLICTS = ("40001", "40P01", "23505", "not enough money")
 
 
 class Tpcb(threading.Thread):
@@ -80,7 +81,7 @@ def has_table(server):
     """Only with enough data nodes for its copies."""
     with server.connect(timeout=60) as connection:
         connection.query("CREATE TABLE first (id int PRIMARY KEY) SHARDS 1 REPLICAS 3")
-        # The Controller counts an empty copy as a mebibyte: many of them would outweigh what there is.
+        # The Controller counts an empty copy as 16 MiB: many of them would outweigh what there is.
         connection.query("DROP TABLE first")
     return True
 
