@@ -344,6 +344,14 @@ pub struct Topology {
     pub clients: Vec<NodeName>,
 }
 
+impl FaultPlan {
+    /// Whether what is on a disk gets damaged.
+    pub fn damages_disks(&self) -> bool {
+        let damages = |fault: &ScheduledFault| matches!(fault.fault, Fault::BitRot { .. });
+        self.faults.iter().any(damages)
+    }
+}
+
 impl Topology {
     /// Nodes with a disk and a session that may be killed.
     pub fn servers(&self) -> Vec<NodeName> {

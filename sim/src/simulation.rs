@@ -131,6 +131,7 @@ fn catch_panic_messages() -> Arc<Mutex<Vec<String>>> {
 
 fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
     let shards = Some(configuration.shards);
+    let is_damage_expected = configuration.plan.damages_disks();
     let lists = |table, level| {
         Arc::new(ListAppend::new(
             table,
@@ -154,8 +155,8 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         Arc::new(LongFork::new("written_once", shards)),
         Arc::new(Counters::new("counters", shards)),
         Arc::new(SecondaryIndex::new("categorized", shards)),
-        Arc::new(Deadlocks::new("crossed", shards)),
-        Arc::new(HistoryReads::new("remembered", shards)),
+        Arc::new(Deadlocks::new("crossed", shards).expecting_damage(is_damage_expected)),
+        Arc::new(HistoryReads::new("remembered", shards).expecting_damage(is_damage_expected)),
         Arc::new(OldSnapshots::new("old_rows", shards)),
     ]
 }

@@ -75,6 +75,7 @@ pub enum LockingOperation {
 pub struct Deadlocks {
     table: String,
     shards: Option<u32>,
+    is_damage_expected: bool,
     history: History<LockingOperation>,
     /// Crossings tried at the end: each takes other rows, which none before can still hold.
     crossings: AtomicI64,
@@ -120,8 +121,17 @@ impl Deadlocks {
         Self {
             table: table.to_owned(),
             shards,
+            is_damage_expected: false,
             history: History::default(),
             crossings: AtomicI64::new(0),
+        }
+    }
+
+    /// The same where somebody damages disks: who meets a damaged copy of a shard is refused.
+    pub fn expecting_damage(self, is_damage_expected: bool) -> Self {
+        Self {
+            is_damage_expected,
+            ..self
         }
     }
 
@@ -255,7 +265,7 @@ impl Workload for Deadlocks {
     }
 
     fn check(&self) -> Report {
-        checker::deadlocks::check(&self.history.records(), ROWS)
+        checker::deadlocks::check(&self.history.records(), ROWS, self.is_damage_expected)
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

@@ -62,6 +62,7 @@ pub enum HistoryOperation {
 pub struct HistoryReads {
     table: String,
     shards: Option<u32>,
+    is_damage_expected: bool,
     /// Timestamps of snapshots that were seen.
     noted: Mutex<Vec<u64>>,
     history: History<HistoryOperation>,
@@ -73,8 +74,17 @@ impl HistoryReads {
         Self {
             table: table.to_owned(),
             shards,
+            is_damage_expected: false,
             noted: Mutex::default(),
             history: History::default(),
+        }
+    }
+
+    /// The same where somebody damages disks: who meets a damaged copy of a shard is refused.
+    pub fn expecting_damage(self, is_damage_expected: bool) -> Self {
+        Self {
+            is_damage_expected,
+            ..self
         }
     }
 
@@ -241,7 +251,7 @@ impl Workload for HistoryReads {
     }
 
     fn check(&self) -> Report {
-        checker::history_reads::check(&self.history.records(), ROWS)
+        checker::history_reads::check(&self.history.records(), ROWS, self.is_damage_expected)
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

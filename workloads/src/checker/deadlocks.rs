@@ -6,17 +6,11 @@ use crate::deadlocks::{DEADLOCK_DETECTED, LockingOperation};
 use crate::history::{FINAL_READER, Outcome, Record};
 use crate::workload::Report;
 
-/// Whether a refusal says that the transaction may succeed if it is tried again: conflicts, locks, and what faults of
-/// the cluster bring about (lost connections and outcomes, shutdowns, no resources, no answer of a disk).
-fn may_be_tried_again(code: &str) -> bool {
-    matches!(code, DEADLOCK_DETECTED | "40001" | "55P03")
-        || ["08", "53", "57", "58"]
-            .iter()
-            .any(|class| code.starts_with(class))
-}
+use super::refusal::may_be_tried_again;
 
 /// Judges the history of `rows` rows with keys from 0 on.
-pub fn check(records: &[Record<LockingOperation>], rows: i64) -> Report {
+pub fn check(records: &[Record<LockingOperation>], rows: i64, is_damage_expected: bool) -> Report {
+    let may_be_tried_again = |code: &str| may_be_tried_again(code, is_damage_expected);
     let mut violations = Vec::new();
     let (mut changes, mut deadlocks, mut finals) = (0, 0, 0);
     let (mut crossings, mut both_refused) = (0, 0);
@@ -132,15 +126,21 @@ mod tests {
             cross([Some("40P01"), Some("40P01")]),
             read(FINAL_READER, &[(0, 3), (1, -3)]),
         ];
-        let report = check(&history, 2);
+        let report = check(&history, 2, false);
         assert!(report.is_acquittal(), "{:#?}", report.violations);
-        assert!(!check(&history[..9], 2).is_complete, "nobody looked at the end");
-        assert!(!check(&history[9..], 2).is_complete, "nobody had two cross");
+        assert!(
+            !check(&history[..9], 2, false).is_complete,
+            "nobody looked at the end"
+        );
+        assert!(
+            !check(&history[9..], 2, false).is_complete,
+            "nobody had two cross"
+        );
         let disturbed = [
             cross([Some("40001"), None]),
             read(FINAL_READER, &[(0, 0), (1, 0)]),
         ];
-        let report = check(&disturbed, 2);
+        let report = check(&disturbed, 2, false);
         assert!(
             report.violations.is_empty() && !report.is_complete,
             "they did not meet"
@@ -160,7 +160,7 @@ mod tests {
             cross([Some("XX000"), None]),
         ] {
             let history = [bad];
-            assert_eq!(check(&history, 2).violations.len(), 1, "{history:?}");
+            assert_eq!(check(&history, 2, false).violations.len(), 1, "{history:?}");
         }
     }
 }

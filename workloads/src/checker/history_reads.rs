@@ -6,16 +6,13 @@ use crate::history::{FINAL_READER, Outcome, Record};
 use crate::history_reads::{HistoryOperation, Look, SNAPSHOT_TOO_OLD};
 use crate::workload::Report;
 
-/// Refusals that conflicts and faults of the cluster bring about; 55P03 is a prepared transaction whose outcome nobody
-/// can tell in time.
-fn is_of_the_weather(code: &str) -> bool {
-    ["08", "40", "53", "55P03", "57", "58"]
-        .iter()
-        .any(|class| code.starts_with(class))
-}
+use super::refusal::may_be_tried_again;
+
+/// Servers keep history for at least so long: whoever takes longer to read may be told that it is gone.
+const SHORTEST_RETENTION_MICROS: u64 = 2_000_000;
 
 /// Judges the history of `rows` rows with keys from 0 on.
-pub fn check(records: &[Record<HistoryOperation>], rows: i64) -> Report {
+pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected: bool) -> Report {
     let mut violations = Vec::new();
     let mut seen: BTreeMap<u64, (usize, &[(i64, i64)])> = BTreeMap::new();
     let mut fresh = Vec::new();
@@ -31,9 +28,13 @@ pub fn check(records: &[Record<HistoryOperation>], rows: i64) -> Report {
             continue;
         };
         if let Some(code) = refusal {
-            if code == SNAPSHOT_TOO_OLD && *look != Look::Fresh {
+            let took_micros = record.completed_micros.map_or(u64::MAX, |completed| {
+                completed.saturating_sub(record.invoked_micros)
+            });
+            let may_be_too_old = *look != Look::Fresh || took_micros >= SHORTEST_RETENTION_MICROS;
+            if code == SNAPSHOT_TOO_OLD && may_be_too_old {
                 too_old += 1;
-            } else if !is_of_the_weather(code) {
+            } else if !may_be_tried_again(code, is_damage_expected) {
                 let error = record.error.as_deref().unwrap_or_default();
                 violations.push(format!("refused: {error}: {}", describe(record)));
             }
@@ -159,9 +160,12 @@ mod tests {
             refused(Look::Fresh, "55P03"),
             last,
         ];
-        let report = check(&history, 2);
+        let report = check(&history, 2, false);
         assert!(report.is_acquittal(), "{:#?}", report.violations);
-        assert!(!check(&history[..7], 2).is_complete, "nobody looked at the end");
+        assert!(
+            !check(&history[..7], 2, false).is_complete,
+            "nobody looked at the end"
+        );
     }
 
     #[test]
@@ -179,7 +183,7 @@ mod tests {
             refused(Look::Block, "42601"),
         ] {
             let history = [first.clone(), bad];
-            assert_eq!(check(&history, 2).violations.len(), 1, "{history:#?}");
+            assert_eq!(check(&history, 2, false).violations.len(), 1, "{history:#?}");
         }
     }
 }
