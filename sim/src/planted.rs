@@ -75,6 +75,7 @@ pub const BUGS: &[PlantedBug] = &[
     bug("copy-resumes-at-wrong-piece", "a copy that was interrupted goes on behind the piece that did not arrive", "—"),
     bug("registry-locked-first", "a copy that is given up and one that comes in wait for each other's lock", "this one, until the chaos script met it"),
     bug("interrupted-copy-not-begun-again", "a copy whose sender died is waited for, for ever", "this one, until a simulation met it"),
+    bug("oracle-deposed-for-ever", "a leader whose predecessor's last write came late hands out no timestamps, and does not stand again", "this one, until a simulation met it"),
     bug("drain-drops-before-copied", "a node that is drained hands its shards over to copies that are not in sync yet", "—"),
 ];
 

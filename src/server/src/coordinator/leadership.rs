@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use neorunbase_catalog::CatalogSnapshot;
 use neorunbase_coordination::{Election, Leadership};
+use neorunbase_world::fault::planted;
 
 use super::Coordinator;
 use super::metadata::LeadError;
@@ -82,6 +83,8 @@ async fn lead(
         biased;
         () = leadership.lost() => {}
         () = metadata.not_leading() => {}
+        // A predecessor's last write came late: nobody hands out timestamps before the next term of office.
+        () = oracle.deposed(), if !planted("oracle-deposed-for-ever") => {}
     }
     tracing::warn!(
         epoch = leadership.epoch,

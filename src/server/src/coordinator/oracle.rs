@@ -58,6 +58,8 @@ pub struct Oracle {
     world: World,
     window: Mutex<Window>,
     raised: Notify,
+    /// Told when another leader has raised the limit.
+    overtaken: Notify,
     /// Tells this oracle's writes of the limit from those of others, also where an answer was lost.
     nonce: u64,
 }
@@ -74,6 +76,7 @@ impl Oracle {
                 deposed: true,
             }),
             raised: Notify::new(),
+            overtaken: Notify::new(),
             nonce: world.entropy.next_u64().max(RELEASED + 1),
         });
         let upkeep = keep_window(Arc::downgrade(&oracle));
@@ -101,6 +104,19 @@ impl Oracle {
         }
         window.deposed = false;
         Ok(())
+    }
+
+    /// Returns when this oracle hands out no timestamps any more, because another leader has raised the limit.
+    pub async fn deposed(&self) {
+        loop {
+            let overtaken = self.overtaken.notified();
+            tokio::pin!(overtaken);
+            overtaken.as_mut().enable();
+            if self.window.lock().deposed {
+                return;
+            }
+            overtaken.await;
+        }
     }
 
     /// Whether no successor can have begun.
@@ -250,6 +266,7 @@ async fn keep_window(oracle: std::sync::Weak<Oracle>) {
                     neorunbase_world::sometimes!("oracle-deposed");
                     tracing::warn!("another leader hands out timestamps; this one stops");
                     oracle.window.lock().deposed = true;
+                    oracle.overtaken.notify_waiters();
                 }
                 Err(error) => tracing::debug!(%error, "cannot raise the window of timestamps yet"),
             }
