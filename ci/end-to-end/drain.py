@@ -8,7 +8,6 @@ Usage: ci/end-to-end/drain.py [--seed N]
 """
 
 import argparse
-import collections
 import json
 import random
 import subprocess
@@ -17,8 +16,8 @@ import time
 import urllib.error
 import urllib.request
 
-import pg_client
 from checks import Checks, note
+from placements import is_even, placements, wait_until
 from processes import SingleProcess, binary
 from transfers import CLIENT_PATIENCE, Ledger, client, create_tables, verify
 
@@ -36,29 +35,13 @@ def rows(server, sql):
         return connection.query(sql)
 
 
-def wait_until(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            if condition():
-                return True
-        except (pg_client.ServerError, pg_client.ConnectionBroken, OSError):
-            pass
-        time.sleep(0.5)
-    return False
-
-
 def is_complete(server):
-    shards = rows(server, "SELECT in_sync, replicas_wanted FROM neorunbase_shards")
-    return bool(shards) and all(len(in_sync.split(", ")) == int(wanted) for in_sync, wanted in shards)
+    shards = placements(server)
+    return bool(shards) and all(len(in_sync) == wanted for _, in_sync, wanted in shards)
 
 
-def is_even(server):
-    shards = rows(server, "SELECT primary_node, in_sync FROM neorunbase_shards")
-    copies = collections.Counter(name for _, in_sync in shards for name in in_sync.split(", "))
-    leads = collections.Counter(primary for primary, _ in shards)
-    counts = [list(counter.values()) for counter in (copies, leads)]
-    return is_complete(server) and all(len(count) == 3 and max(count) - min(count) <= 1 for count in counts)
+def is_spread(server):
+    return is_complete(server) and is_even(server, 3)
 
 
 def post(server, path, content_type):
@@ -79,7 +62,7 @@ def work(checks):
     server.start(patience=120)
     server.wait_until_it_serves()
     create_tables(server, "SHARDS 6 REPLICAS 2")
-    checks.that("all copies are in sync and evenly spread", wait_until(lambda: is_even(server), EVEN_WITHIN_SECONDS))
+    checks.that("all copies are in sync and evenly spread", wait_until(lambda: is_spread(server), EVEN_WITHIN_SECONDS))
     names = [name for name, in rows(server, "SELECT name FROM neorunbase_nodes ORDER BY name")]
     checks.equal("all data nodes are shown", len(names), 3)
     labels = rows(server, "SELECT DISTINCT labels, state FROM neorunbase_nodes")
@@ -119,7 +102,7 @@ def work(checks):
     checks.that("no shard has a copy there", all(drained not in shard["replicas"] for shard in shards), shards)
     checks.equal("undrain succeeds", node(server, "undrain", drained).returncode, 0)
     started = time.monotonic()
-    checks.that("copies and primaries are evenly spread again", wait_until(lambda: is_even(server), EVEN_WITHIN_SECONDS))
+    checks.that("copies and primaries are evenly spread again", wait_until(lambda: is_spread(server), EVEN_WITHIN_SECONDS))
     note(f"    that took {time.monotonic() - started:.0f} s")
     ledger.stop.set()
     for thread in threads:

@@ -97,7 +97,7 @@ def is_without(server, name):
 
 def show(server, title):
     for name, (count, size) in sorted(copies(server).items()):
-        note(f"    {title}: {name} has {count} copies, {'bytes are not told' if size is None else f'{size / 1e6:.1f} MB'}")
+        note(f"    {title}: {name} has {count} copies, {size / 1e6:.1f} MB")
 
 
 def drain(server, name):

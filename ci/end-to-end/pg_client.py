@@ -32,8 +32,6 @@ class Connection:
     def __init__(self, host, port, user="admin", password="", database="neorunbase", timeout=30.0):
         self.buffer = b""
         self.parameters = {}
-        #: Names of the columns of what was answered last.
-        self.columns = []
         self.transaction_status = None
         try:
             self.socket = socket.create_connection((host, port), timeout=timeout)
@@ -151,7 +149,7 @@ class Connection:
             if kind == b"D":
                 rows.append(parse_row(body))
             elif kind == b"T":
-                rows, self.columns = [], parse_columns(body)
+                rows = []
             elif kind == b"C":
                 self.tag = body[:-1].decode()
             elif kind == b"E":
@@ -167,15 +165,6 @@ class Connection:
 
 def parse_fields(body):
     return {field[:1].decode(): field[1:].decode(errors="replace") for field in body.split(b"\0") if field}
-
-
-def parse_columns(body):
-    names, rest = [], body[2:]
-    while rest:
-        name, rest = rest.split(b"\0", 1)
-        names.append(name.decode())
-        rest = rest[18:]
-    return names
 
 
 def parse_row(body):

@@ -36,32 +36,25 @@ def is_even(server, nodes):
 
 
 def copies(server):
-    """How many copies of shards each node has, and how many bytes they are; None: not told."""
+    """How many copies of shards each node has, and how many bytes they are."""
     with server.connect(timeout=30) as connection:
         counts = collections.Counter()
         for (replicas,) in connection.query("SELECT replicas FROM neorunbase_shards"):
             counts.update(replicas.split(", "))
-        try:
-            rows = connection.query("SELECT * FROM neorunbase_nodes")
-            columns = connection.columns
-        except pg_client.ServerError as error:
-            # A binary without this view.
-            if error.sqlstate != "42P01":
-                raise
-            return {name: (count, None) for name, count in counts.items()}
-    return {row[0]: (counts[row[0]], int(row[columns.index("bytes")])) for row in rows}
+        return {
+            name: (counts[name], int(size))
+            for name, size in connection.query("SELECT name, bytes FROM neorunbase_nodes")
+        }
 
 
 def even_out(server, nodes, within):
-    """Whether all nodes hold as many bytes as the others, as near as that; where bytes are not told, as many copies.
+    """Whether all nodes hold as many bytes as the others, as near as that.
 
     Where there is little, the Controller counts 16 MiB more for each copy: sizes are mostly memory that is set aside then.
     """
     found = copies(server)
     if not are_complete(server, None) or len(found) != nodes:
         return False
-    if any(size is None for _, size in found.values()):
-        return is_even(server, nodes)
     weights = [size for _, size in found.values()]
     if sum(weights) / nodes < LITTLE:
         weights = [size + count * COPY_BASE for count, size in found.values()]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
+use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, fill_table, outcome_of};
 
 /// How a transfer keeps others out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,16 +196,8 @@ impl Workload for Bank {
     async fn setup(&self, client: &Client) -> CallResult<()> {
         let table = &self.table;
         create_table(client, table, "balance bigint NOT NULL", self.shards).await?;
-        let values: Vec<String> = (0..self.accounts)
-            .map(|id| format!("({id}, {})", self.initial_balance))
-            .collect();
-        client
-            .run(&format!(
-                "INSERT INTO {table} (id, balance) VALUES {}",
-                values.join(", ")
-            ))
-            .await?;
-        Ok(())
+        let rows = (0..self.accounts).map(|id| (id, self.initial_balance));
+        fill_table(client, table, "balance", rows).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {

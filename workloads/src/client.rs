@@ -77,6 +77,14 @@ impl CallError {
         }
     }
 
+    /// The SQLSTATE of a refusal.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Refused { code, .. } => Some(code),
+            Self::NoAnswer(_) | Self::Nonsense(_) => None,
+        }
+    }
+
     /// Whether the server vouches that a *commit* which met this error had no effect.
     pub fn proves_no_effect(&self) -> bool {
         match self {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table};
 
 /// Counters that are increased one by one.
 pub const SINGLES: i64 = 3;
@@ -169,14 +169,8 @@ impl Workload for Counters {
         let table = &self.table;
         create_table(client, table, "value bigint NOT NULL", self.shards).await?;
         let counters = (0..SINGLES).chain(PAIR);
-        let values: Vec<String> = counters.map(|counter| format!("({counter}, 0)")).collect();
-        client
-            .run(&format!(
-                "INSERT INTO {table} (id, value) VALUES {}",
-                values.join(", ")
-            ))
-            .await?;
-        Ok(())
+        let rows = counters.map(|counter| (counter, 0));
+        fill_table(client, table, "value", rows).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table};
 
 /// Rows, whose keys begin at 0; their values always sum up to 0.
 pub const ROWS: i64 = 6;
@@ -90,13 +90,6 @@ async fn change(client: &Client, table: &str, row: i64, by: i64) -> CallResult<(
     }
 }
 
-fn code_of(error: &CallError) -> Option<String> {
-    match error {
-        CallError::Refused { code, .. } => Some(code.clone()),
-        CallError::NoAnswer(_) | CallError::Nonsense(_) => None,
-    }
-}
-
 /// Asks for the second lock, and makes way at once if it is refused. The SQLSTATE of the refusal.
 async fn cross(client: &Client, table: &str, row: i64) -> CallResult<Option<String>> {
     let refused = match change(client, table, row, -1).await {
@@ -106,7 +99,7 @@ async fn cross(client: &Client, table: &str, row: i64) -> CallResult<Option<Stri
         },
         Err(error) => error,
     };
-    match code_of(&refused) {
+    match refused.code().map(str::to_owned) {
         Some(code) if refused.connection_survives() => {
             client.run("ROLLBACK").await?;
             Ok(Some(code))
@@ -200,14 +193,8 @@ impl Workload for Deadlocks {
     async fn setup(&self, client: &Client) -> CallResult<()> {
         let table = &self.table;
         create_table(client, table, "value bigint NOT NULL", self.shards).await?;
-        let values: Vec<String> = (0..ROWS).map(|row| format!("({row}, 0)")).collect();
-        client
-            .run(&format!(
-                "INSERT INTO {table} (id, value) VALUES {}",
-                values.join(", ")
-            ))
-            .await?;
-        Ok(())
+        let rows = (0..ROWS).map(|row| (row, 0));
+        fill_table(client, table, "value", rows).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
@@ -237,7 +224,10 @@ impl Workload for Deadlocks {
         };
         let invocation = self.history.invoke(&*clock, index, operation(None));
         let result = self.change_all(client, lock, &rows, random).await;
-        let refusal = result.as_ref().err().and_then(|(error, _)| code_of(error));
+        let refusal = result
+            .as_ref()
+            .err()
+            .and_then(|(error, _)| error.code().map(str::to_owned));
         conclude(client, &self.history, invocation, operation(refusal), result).await
     }
 

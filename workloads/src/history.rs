@@ -48,6 +48,21 @@ impl<T> Record<T> {
     }
 }
 
+#[cfg(test)]
+impl<T> Record<T> {
+    /// What took effect, for tests of checkers.
+    pub(crate) fn done(client: u32, invoked_micros: u64, completed_micros: u64, operation: T) -> Self {
+        Self {
+            client,
+            invoked_micros,
+            completed_micros: Some(completed_micros),
+            outcome: Outcome::Done,
+            error: None,
+            operation,
+        }
+    }
+}
+
 /// The records of all clients in order of invocation. Clones share them.
 #[derive(Debug)]
 pub struct History<T> {

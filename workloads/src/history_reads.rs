@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, after_error, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, after_error, conclude, create_table, fill_table};
 
 /// Rows, whose keys begin at 0; their values always sum up to 0.
 pub const ROWS: i64 = 5;
@@ -165,10 +165,7 @@ impl HistoryReads {
                 Ok(())
             }
             Err(error) => {
-                let refusal = match &error {
-                    CallError::Refused { code, .. } => Some(code.clone()),
-                    CallError::NoAnswer(_) | CallError::Nonsense(_) => None,
-                };
+                let refusal = error.code().map(str::to_owned);
                 let refused = operation(timestamp, Vec::new(), refusal);
                 let message = Some(error.to_string());
                 self.history
@@ -199,14 +196,8 @@ impl Workload for HistoryReads {
     async fn setup(&self, client: &Client) -> CallResult<()> {
         let table = &self.table;
         create_table(client, table, "value bigint NOT NULL", self.shards).await?;
-        let values: Vec<String> = (0..ROWS).map(|row| format!("({row}, 0)")).collect();
-        client
-            .run(&format!(
-                "INSERT INTO {table} (id, value) VALUES {}",
-                values.join(", ")
-            ))
-            .await?;
-        Ok(())
+        let rows = (0..ROWS).map(|row| (row, 0));
+        fill_table(client, table, "value", rows).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {

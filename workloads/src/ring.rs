@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table};
 
 /// How a rotation keeps others out. Each must keep the ring whole: all that is read is written or locked too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -150,16 +150,8 @@ impl Workload for Ring {
     async fn setup(&self, client: &Client) -> CallResult<()> {
         let table = &self.table;
         create_table(client, table, "next bigint NOT NULL", self.shards).await?;
-        let values: Vec<String> = (0..self.length)
-            .map(|row| format!("({row}, {})", (row + 1) % self.length))
-            .collect();
-        client
-            .run(&format!(
-                "INSERT INTO {table} (id, next) VALUES {}",
-                values.join(", ")
-            ))
-            .await?;
-        Ok(())
+        let rows = (0..self.length).map(|row| (row, (row + 1) % self.length));
+        fill_table(client, table, "next", rows).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table};
 
 /// Rows, whose keys begin at 0.
 pub const ROWS: i64 = 12;
@@ -178,16 +178,8 @@ impl Workload for SecondaryIndex {
         let table = &self.table;
         create_table(client, table, "category bigint NOT NULL", self.shards).await?;
         client.run(&format!("CREATE INDEX ON {table} (category)")).await?;
-        let values: Vec<String> = (0..ROWS)
-            .map(|row| format!("({row}, {})", row % CATEGORIES))
-            .collect();
-        client
-            .run(&format!(
-                "INSERT INTO {table} (id, category) VALUES {}",
-                values.join(", ")
-            ))
-            .await?;
-        Ok(())
+        let rows = (0..ROWS).map(|row| (row, row % CATEGORIES));
+        fill_table(client, table, "category", rows).await
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {

@@ -85,6 +85,26 @@ pub(crate) async fn create_table(
     Ok(())
 }
 
+/// Puts rows of a key and one number, the column `column`, into a table that [`create_table`] has made.
+pub(crate) async fn fill_table(
+    client: &Client,
+    table: &str,
+    column: &str,
+    rows: impl IntoIterator<Item = (i64, i64)>,
+) -> CallResult<()> {
+    let values: Vec<String> = rows
+        .into_iter()
+        .map(|(id, value)| format!("({id}, {value})"))
+        .collect();
+    client
+        .run(&format!(
+            "INSERT INTO {table} (id, {column}) VALUES {}",
+            values.join(", ")
+        ))
+        .await?;
+    Ok(())
+}
+
 /// How a transaction failed, and whether that was at its commit.
 pub(crate) type Failure = (CallError, bool);
 

@@ -42,7 +42,7 @@ pub enum Reply {
         /// The later term.
         term: u64,
     },
-    /// What the follower has is damaged: it needs a copy of everything.
+    /// What the follower has is damaged, or part of a copy that may have no sender any more: it needs a copy of everything.
     Damaged,
 }
 

@@ -433,12 +433,7 @@ impl CoordinatorHandle {
         while !self.shutdown.is_closed() && self.world.clock.monotonic() < deadline {
             self.world.clock.sleep(Duration::from_millis(20)).await;
         }
-        let membership = self.membership.lock().take();
-        if let Some(membership) = membership
-            && let Err(error) = membership.leave().await
-        {
-            tracing::debug!(%error, "membership ends with the session");
-        }
+        leave(&self.membership).await;
         self.tasks.abort_all();
         self.metadata.stop_leading();
         if let Err(error) = self.oracle.release().await {
@@ -563,13 +558,18 @@ pub async fn start_data_node(
 async fn leave_when_failed(node: Arc<DataNode>, handle: std::sync::Weak<DataNodeHandle>) {
     node.failed().await;
     drop(node);
-    let membership = handle
-        .upgrade()
-        .and_then(|handle| handle.membership.lock().take());
+    if let Some(handle) = handle.upgrade() {
+        leave(&handle.membership).await;
+    }
+}
+
+/// Leaves the list of members, if that was not done before.
+async fn leave(membership: &Mutex<Option<Membership>>) {
+    let membership = membership.lock().take();
     if let Some(membership) = membership
         && let Err(error) = membership.leave().await
     {
-        tracing::warn!(%error, "the failed data node stays registered until its session has ended");
+        tracing::info!(%error, "stays registered until the session has ended");
     }
 }
 
@@ -610,12 +610,7 @@ impl DataNodeHandle {
 
     /// Leaves the cluster and flushes everything, so that the next start has nothing to replay.
     pub async fn shutdown(&self) {
-        let membership = self.membership.lock().take();
-        if let Some(membership) = membership
-            && let Err(error) = membership.leave().await
-        {
-            tracing::debug!(%error, "membership ends with the session");
-        }
+        leave(&self.membership).await;
         self.tasks.abort_all();
         self.node.close().await;
     }

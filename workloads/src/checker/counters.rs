@@ -259,14 +259,7 @@ mod tests {
     use super::*;
 
     fn done(invoked: u64, completed: u64, operation: CounterOperation) -> Record<CounterOperation> {
-        Record {
-            client: 0,
-            invoked_micros: invoked,
-            completed_micros: Some(completed),
-            outcome: Outcome::Done,
-            error: None,
-            operation,
-        }
+        Record::done(0, invoked, completed, operation)
     }
 
     fn with(mut record: Record<CounterOperation>, outcome: Outcome) -> Record<CounterOperation> {

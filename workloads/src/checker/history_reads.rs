@@ -122,19 +122,17 @@ mod tests {
     use super::*;
 
     fn look(invoked: u64, look: Look, timestamp: u64, values: &[(i64, i64)]) -> Record<HistoryOperation> {
-        Record {
-            client: 0,
-            invoked_micros: invoked,
-            completed_micros: Some(invoked + 1),
-            outcome: Outcome::Done,
-            error: None,
-            operation: HistoryOperation::Look {
+        Record::done(
+            0,
+            invoked,
+            invoked + 1,
+            HistoryOperation::Look {
                 look,
                 timestamp,
                 values: values.to_vec(),
                 refusal: None,
             },
-        }
+        )
     }
 
     fn refused(of: Look, code: &str) -> Record<HistoryOperation> {

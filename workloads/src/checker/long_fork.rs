@@ -179,14 +179,7 @@ mod tests {
     use super::*;
 
     fn record(invoked: u64, completed: u64, operation: ForkOperation) -> Record<ForkOperation> {
-        Record {
-            client: 0,
-            invoked_micros: invoked,
-            completed_micros: Some(completed),
-            outcome: Outcome::Done,
-            error: None,
-            operation,
-        }
+        Record::done(0, invoked, completed, operation)
     }
 
     fn write(invoked: u64, completed: u64, key: i64) -> Record<ForkOperation> {

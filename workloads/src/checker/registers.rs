@@ -164,14 +164,7 @@ mod tests {
     use super::*;
 
     fn record(client: u32, invoked: u64, completed: u64, request: Request) -> Record<RegisterOperation> {
-        Record {
-            client,
-            invoked_micros: invoked,
-            completed_micros: Some(completed),
-            outcome: Outcome::Done,
-            error: None,
-            operation: RegisterOperation { key: 1, request },
-        }
+        Record::done(client, invoked, completed, RegisterOperation { key: 1, request })
     }
 
     fn unknown(mut record: Record<RegisterOperation>) -> Record<RegisterOperation> {

@@ -73,15 +73,16 @@ mod tests {
 
     fn walk(client: u32, outcome: Outcome, next: &[(i64, i64)]) -> Record<RingOperation> {
         Record {
-            client,
-            invoked_micros: 1,
-            completed_micros: Some(2),
             outcome,
-            error: None,
-            operation: RingOperation::Walk {
-                kind: WalkKind::OneStatement,
-                next: next.to_vec(),
-            },
+            ..Record::done(
+                client,
+                1,
+                2,
+                RingOperation::Walk {
+                    kind: WalkKind::OneStatement,
+                    next: next.to_vec(),
+                },
+            )
         }
     }
 

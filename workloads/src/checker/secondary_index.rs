@@ -101,12 +101,8 @@ mod tests {
 
     fn record(client: u32, outcome: Outcome, operation: IndexOperation) -> Record<IndexOperation> {
         Record {
-            client,
-            invoked_micros: 0,
-            completed_micros: Some(1),
             outcome,
-            error: None,
-            operation,
+            ..Record::done(client, 0, 1, operation)
         }
     }
 

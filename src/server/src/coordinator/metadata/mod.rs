@@ -148,18 +148,14 @@ impl MetadataStore {
             return Ok(());
         }
         neorunbase_world::sometimes!("statement-waits-for-the-latest-catalog");
-        let deadline = self.world.clock.monotonic().after(CURRENT_LIMIT);
-        while !self.is_current() {
-            if self.world.clock.monotonic() >= deadline {
-                return Err(SqlError::new(
-                    SqlState::CANNOT_CONNECT_NOW,
-                    "this coordinator is out of touch with the leader of the coordinators",
-                )
-                .with_hint("try again, or connect to another coordinator"));
-            }
-            self.world.clock.sleep(RETRY_PAUSE).await;
-        }
-        Ok(())
+        let joined = timeout(&*self.world.clock, CURRENT_LIMIT, self.joined()).await;
+        joined.map_err(|_elapsed| {
+            SqlError::new(
+                SqlState::CANNOT_CONNECT_NOW,
+                "this coordinator is out of touch with the leader of the coordinators",
+            )
+            .with_hint("try again, or connect to another coordinator")
+        })
     }
 
     /// Returns once there is a catalog to see.

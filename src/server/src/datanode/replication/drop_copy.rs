@@ -33,17 +33,9 @@ impl DataNode {
             return Ok(());
         }
         let certain = self.certainly_unwanted(&dropped).await;
-        let dropped = match certain {
-            Ok(certain) => {
-                let wanted = dropped.iter().filter(|shard| !certain.contains(shard));
-                self.give_up(wanted, false);
-                certain
-            }
-            Err(error) => {
-                self.give_up(&dropped, false);
-                return Err(error);
-            }
-        };
+        let is_certain = |shard: &&ShardId| certain.as_ref().is_ok_and(|certain| certain.contains(shard));
+        self.give_up(dropped.iter().filter(|shard| !is_certain(shard)), false);
+        let dropped = certain?;
         // Nothing of them comes into the log any more while the registry is written. (In this order, as a copy that comes
         // in: otherwise the two wait for each other.)
         let (mut registry, _one_at_a_time);

@@ -1,5 +1,6 @@
 //! Entries go to followers: one message at a time to each node, with what all its shards lack.
 
+use std::cmp::min;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,8 +20,8 @@ use super::replica::{Payload, Role};
 const MOST_ENTRIES: usize = 1_024;
 /// Bytes of one message, unless one entry alone is larger.
 const MOST_BYTES: usize = 1 << 20;
-/// After a message that was not answered.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// After a message that was not answered; twice as long after each more, up to a heartbeat.
+const RETRY_PAUSE: Duration = Duration::from_millis(25);
 
 impl DataNode {
     /// Makes sure that every follower of a shard that this node leads is sent to.
@@ -39,15 +40,20 @@ impl DataNode {
             }
             let node = Arc::downgrade(self);
             let clock = self.world.clock.clone();
+            let longest_pause = self.config.replication.heartbeat;
             let task = async move {
+                let mut pause = RETRY_PAUSE;
                 loop {
                     let Some(node) = node.upgrade() else { return };
                     if node.failure().is_some() {
                         return;
                     }
-                    if !node.ship(&follower).await {
+                    if node.ship(&follower).await {
+                        pause = RETRY_PAUSE;
+                    } else {
                         drop(node);
-                        clock.sleep(RETRY_PAUSE).await;
+                        clock.sleep(pause).await;
+                        pause = min(pause * 2, longest_pause);
                     }
                 }
             };
@@ -71,9 +77,26 @@ impl DataNode {
             return true;
         }
         let terms: Vec<_> = shards.iter().map(|append| (append.shard, append.term)).collect();
-        let Some(channel) = self.peers.channel_to(follower).await else {
+        let reply = self.send(follower, shards).await;
+        let Some(reply) = reply.filter(|_| !buggify("follower's answer lost")) else {
+            let mut replicas = self.replicas.lock();
+            let unsent = replicas.unsent.entry(follower.to_owned()).or_default();
+            unsent.extend(terms.iter().map(|(shard, _)| shard));
             return false;
         };
+        // The follower reckons its promise from when it heard: only a lease from before that ends in time.
+        let asked_at = if planted("lease-from-answer") {
+            self.world.clock.monotonic()
+        } else {
+            sent_at
+        };
+        self.take_replies(follower, &terms, asked_at, &reply);
+        true
+    }
+
+    /// The answer of `follower`, if there is one in time.
+    async fn send(&self, follower: &str, shards: Vec<ShardAppend>) -> Option<ReplicateReply> {
+        let channel = self.peers.channel_to(follower).await?;
         let message = Replicate { shards };
         let call = channel.call(Request {
             body: Some(RequestBody::Replicate(message)),
@@ -85,23 +108,11 @@ impl DataNode {
         )
         .await;
         let deadline = self.config.replication.call_deadline;
-        let Ok(Ok(response)) = timeout(&*self.world.clock, deadline, call).await else {
-            return false;
-        };
-        let Some(ResponseBody::Replicated(reply)) = response.body else {
-            return false;
-        };
-        if buggify("follower's answer lost") {
-            return false;
+        let response = timeout(&*self.world.clock, deadline, call).await.ok()?.ok()?;
+        match response.body {
+            Some(ResponseBody::Replicated(reply)) => Some(reply),
+            _ => None,
         }
-        // The follower reckons its promise from when it heard: only a lease from before that ends in time.
-        let asked_at = if planted("lease-from-answer") {
-            self.world.clock.monotonic()
-        } else {
-            sent_at
-        };
-        self.take_replies(follower, &terms, asked_at, &reply);
-        true
     }
 
     /// What `follower` is to get now.
