@@ -243,6 +243,12 @@ impl<Table> Transaction<Table> {
         Ok(self.take_locks_after(kept_sequence))
     }
 
+    /// Whether it is prepared, and its outcome is decided by a part of it that is not in here.
+    pub fn is_decided_elsewhere(&self) -> bool {
+        let state = self.state.lock();
+        state.phase == Phase::Prepared && !state.participation.decides
+    }
+
     /// The anchor is another node's now.
     pub fn decides_no_more(&self) {
         let mut state = self.state.lock();

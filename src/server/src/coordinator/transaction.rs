@@ -363,14 +363,14 @@ impl Transaction {
         Ok(())
     }
 
-    /// The snapshot for a statement. A READ COMMITTED statement that is a single request to a single shard needs
-    /// none: it sees what is committed there now.
+    /// The snapshot for a statement. A READ COMMITTED statement that looks at one row, or at none, needs none: it sees what
+    /// is committed there now.
     ///
     /// # Errors
     /// If no timestamp can be had.
-    pub async fn statement_snapshot(&self, single_request: bool) -> Result<Timestamp> {
+    pub async fn statement_snapshot(&self, is_one_row: bool) -> Result<Timestamp> {
         match self.isolation {
-            IsolationLevel::ReadCommitted if single_request => Ok(0),
+            IsolationLevel::ReadCommitted if is_one_row => Ok(0),
             IsolationLevel::ReadCommitted => self.services.timestamps.next().await.map_err(timestamp_error),
             _ => Ok(self.snapshot),
         }

@@ -538,7 +538,7 @@ impl DataNode {
         self.served_since(&request.anchor)?;
         let unknown = Failure::UnknownTransaction(request.transaction);
         let wanted = outcome_at(request.commit_timestamp);
-        let Some(participant) = self.holder(request.transaction, request.anchor.shard) else {
+        let Some(participant) = self.decider(request.transaction, request.anchor.shard) else {
             return match (self.known_outcome(request.transaction), wanted) {
                 (Some(known), _) if known == wanted => Ok(()),
                 (Some(_), Outcome::Committed(timestamp)) if planted("double-decision") => {

@@ -190,6 +190,15 @@ impl DataNode {
         .await
     }
 
+    /// What holds, or may still come to hold, the part of `transaction` in its anchor.
+    ///
+    /// Prepared parts in other shards say nothing of the anchor's: they are on the same node if it leads the anchor only
+    /// since the primary before is gone, and the anchor's part may have gone with that one.
+    pub(super) fn decider(&self, transaction: TransactionId, anchor: ShardId) -> Option<Arc<Participant>> {
+        self.holder(transaction, anchor)
+            .filter(|holder| !holder.is_decided_elsewhere() || planted("part-taken-for-the-anchors"))
+    }
+
     async fn decision_of(
         &self,
         transaction: TransactionId,
@@ -200,7 +209,7 @@ impl DataNode {
         if let Some(outcome) = self.known_outcome(transaction) {
             return Ok(reply(outcome));
         }
-        let Some(participant) = self.holder(transaction, anchor) else {
+        let Some(participant) = self.decider(transaction, anchor) else {
             if abort_if_abandoned && (!one_round || self.would_remember(transaction)) {
                 return self.presume_abort(transaction, anchor).await;
             }
@@ -245,7 +254,10 @@ impl DataNode {
     ) -> Result<DecisionReply, Failure> {
         {
             let transactions = self.transactions.lock();
-            if transactions.contains_key(&transaction) || !self.presumed.lock().insert(transaction) {
+            let may_still_prepare = |holder: &Arc<Participant>| !holder.is_decided_elsewhere();
+            if transactions.get(&transaction).is_some_and(may_still_prepare)
+                || !self.presumed.lock().insert(transaction)
+            {
                 return Ok(undecided(Decision::Pending)); // it has just begun, or somebody else is at it
             }
         }

@@ -10,7 +10,7 @@ use neorunbase_types::{Datum, Result, SqlError};
 
 use super::Execution;
 use super::insert::{PlacedWrite, WritesByShard, Written, key_of_row};
-use super::targets::{Target, targets};
+use super::targets::{Target, is_one_row, targets};
 use crate::coordinator::location::{TableLocation, has_hidden_key};
 
 impl Execution<'_> {
@@ -31,7 +31,7 @@ impl Execution<'_> {
             return Ok(written);
         }
         let shards: Vec<ShardId> = targets.iter().map(|(shard, _)| *shard).collect();
-        let snapshot = self.transaction.statement_snapshot(shards.len() == 1).await?;
+        let snapshot = self.transaction.statement_snapshot(is_one_row(&targets)).await?;
         let mut context = self.transaction.write_context(&shards, snapshot).await?;
         if let Some(reads) = self.transaction.recorded_reads() {
             let mut reads = reads.lock();

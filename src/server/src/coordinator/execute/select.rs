@@ -14,7 +14,7 @@ use neorunbase_types::{Datum, Result, SqlError, SqlState};
 
 use super::Execution;
 use super::table_access::{ShardScan, StatementAccess};
-use super::targets::{Target, targets};
+use super::targets::{Target, is_one_row, targets};
 use crate::coordinator::location::TableLocation;
 
 /// Rows of a running query, a batch at a time.
@@ -39,10 +39,7 @@ impl Execution<'_> {
             return Ok(stream::empty().boxed());
         }
         let shards: Vec<ShardId> = targets.iter().map(|(shard, _)| *shard).collect();
-        let snapshot = self
-            .transaction
-            .statement_snapshot(matches!(targets.as_slice(), [(_, Target::Keys(_))]))
-            .await?;
+        let snapshot = self.transaction.statement_snapshot(is_one_row(&targets)).await?;
         let locking = select.locking;
         let write_context = match locking {
             Some(_) => Some(self.transaction.write_context(&shards, snapshot).await?),

@@ -9,6 +9,7 @@ use neorunbase_sql::access::AccessPath;
 use neorunbase_storage::key::{encode_index_key, encode_key, prefix_end};
 use neorunbase_txn::ReadSet;
 use neorunbase_types::{Datum, Result};
+use neorunbase_world::fault::planted;
 
 use crate::coordinator::location::TableLocation;
 
@@ -26,6 +27,12 @@ pub enum Target {
         /// Exclusive; empty: to the end.
         upper: Bytes,
     },
+}
+
+/// Whether a statement looks at one row only. What is committed there is a view of the data by itself; the newest versions
+/// of several rows are not, while transactions are being committed in another order than that of their timestamps.
+pub fn is_one_row(targets: &[(ShardId, Target)]) -> bool {
+    matches!(targets, [(_, Target::Keys(keys))] if keys.len() == 1 || planted("newest-rows-not-of-one-instant"))
 }
 
 impl Target {
