@@ -7,7 +7,7 @@ use neorunbase_protocol::message::{
     ShardStatus, StatusReply, WrittenReply,
 };
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::fault::buggify;
+use neorunbase_world::fault::{buggify, planted};
 
 use super::DataNode;
 use super::failure::Failure;
@@ -53,8 +53,10 @@ impl DataNode {
             RequestBody::ScanRows(request) => request.lock() == LockMode::None,
             _ => false,
         };
-        if !only_reads {
-            self.check_healthy()?;
+        if !only_reads && let Err(failure) = self.check_healthy() {
+            // It may have been carried out when it was sent before.
+            let is_decision = matches!(&body, RequestBody::Decide(_)) && !planted("failed-node-refuses-decisions");
+            return Err(if is_decision { Failure::OutcomeUnknown } else { failure });
         }
         let commits = match &body {
             RequestBody::WriteRows(request) => request.context.autocommit,
@@ -68,20 +70,11 @@ impl DataNode {
             return Err(Failure::OutcomeUnknown);
         }
         match answer {
-            // The log failed somewhere around the commit record: the next start may find it or not.
+            // The log failed somewhere around the commit record: followers may have it, or the next start may find it.
             Err(Failure::Sql(error))
                 if commits && error.state == SqlState::IO_ERROR && self.failure().is_some() =>
             {
-                Err(Failure::Sql(
-                    SqlError::new(
-                        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-                        format!(
-                            "data node \"{}\" failed during the commit; its outcome is unknown",
-                            self.config.name
-                        ),
-                    )
-                    .with_detail(error.detail.unwrap_or(error.message)),
-                ))
+                Err(Failure::OutcomeUnknown)
             }
             answer => answer,
         }
