@@ -55,8 +55,13 @@ impl DataNode {
         };
         if !only_reads && let Err(failure) = self.check_healthy() {
             // It may have been carried out when it was sent before.
-            let is_decision = matches!(&body, RequestBody::Decide(_)) && !planted("failed-node-refuses-decisions");
-            return Err(if is_decision { Failure::OutcomeUnknown } else { failure });
+            let is_decision =
+                matches!(&body, RequestBody::Decide(_)) && !planted("failed-node-refuses-decisions");
+            return Err(if is_decision {
+                Failure::OutcomeUnknown
+            } else {
+                failure
+            });
         }
         let commits = match &body {
             RequestBody::WriteRows(request) => request.context.autocommit,

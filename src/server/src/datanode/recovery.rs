@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::{Entry, Follower, LogPosition, ShardLog};
 use neorunbase_storage::wal::{CorruptRecord, Frame, Lsn, Recovered, WalRecord};
+use neorunbase_world::fault::planted;
 use prost::Message;
 
 use super::DataNode;
@@ -118,13 +119,11 @@ fn first_after(frames: &[Frame], corrupt: &CorruptRecord) -> Lsn {
     after.unwrap_or(Lsn::MAX)
 }
 
-/// Adds a record to those of its shard. One that stands where others did voids them and what followed them; one of an
-/// earlier term than the last one's never became part of the shard's log.
+/// Adds a record to those of its shard. One that stands where others did voids them and what followed them, be its term the
+/// lower one: a primary whose own first entry did not reach anybody gets those of the primary before from the next.
 fn overwrite(records: &mut Vec<Found>, found: Found) {
-    if records
-        .last()
-        .is_some_and(|last| last.record.term > found.record.term)
-    {
+    let is_lower = |last: &Found| last.record.term > found.record.term;
+    if planted("lower-terms-not-replayed") && records.last().is_some_and(is_lower) {
         return;
     }
     while records
@@ -158,4 +157,34 @@ fn entry_of(lsn: Lsn, record: WalRecord) -> Result<Entry<Payload>, StartError> {
     };
     let record = (!began).then_some(Payload(record.payload));
     Ok(Entry { position, record })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(lsn: Lsn, term: u64, sequence: u64) -> Found {
+        let record = WalRecord {
+            shard: 1,
+            term,
+            sequence,
+            payload: bytes::Bytes::new(),
+        };
+        Found { lsn, record }
+    }
+
+    #[test]
+    fn what_was_written_last_at_a_position_stands_there() {
+        let mut records = Vec::new();
+        // Its own first entry of term 5 reached nobody; the primary of term 6 never had it.
+        let in_log_order = [(1, 1, 111), (2, 1, 112), (3, 5, 113), (4, 1, 113), (5, 6, 114)];
+        for (lsn, term, sequence) in in_log_order {
+            overwrite(&mut records, found(lsn, term, sequence));
+        }
+        let kept: Vec<_> = records.iter().map(|kept| kept.lsn).collect();
+        assert_eq!(kept, [1, 2, 4, 5]);
+        overwrite(&mut records, found(6, 7, 112));
+        let kept: Vec<_> = records.iter().map(|kept| kept.lsn).collect();
+        assert_eq!(kept, [1, 6]);
+    }
 }

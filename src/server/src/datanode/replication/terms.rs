@@ -70,6 +70,9 @@ impl DataNode {
         if !begin.is_empty() {
             self.register_terms(&begin).await?;
             dawdle(&*self.world.clock, "term begun late", Duration::from_millis(500)).await;
+            // The records that begin terms come into the node's log in the order in which they come into those of the
+            // shards: before or after what a later primary sends.
+            let _one_at_a_time = self.receiving.lock().await;
             join_all(
                 begin
                     .into_iter()
