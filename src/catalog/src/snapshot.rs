@@ -24,6 +24,17 @@ pub struct CatalogSnapshot {
     pub next_object_id: u32,
     /// The next storage id.
     pub next_storage_id: u64,
+    /// What no table names any more, until it is gone from all shards.
+    pub dropped: Vec<DroppedStorage>,
+}
+
+/// A storage that is to go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DroppedStorage {
+    /// The shard group that has it.
+    pub group: u32,
+    /// The storage.
+    pub storage: u64,
 }
 
 /// The schema that unqualified names live in.
@@ -56,6 +67,14 @@ impl CatalogSnapshot {
     /// The table whose rows are in `storage`.
     pub fn table_in(&self, storage: u64) -> Option<&Arc<Table>> {
         self.tables.values().find(|table| table.storage == storage)
+    }
+
+    /// Has `storages` of the shards of `group` dropped, once nobody can be reading them.
+    pub fn drop_storages(&mut self, group: u32, storages: impl IntoIterator<Item = u64>) {
+        let dropped = storages
+            .into_iter()
+            .map(|storage| DroppedStorage { group, storage });
+        self.dropped.extend(dropped);
     }
 
     /// The shard group of `table`. Every table has one.

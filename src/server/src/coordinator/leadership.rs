@@ -8,6 +8,7 @@ use neorunbase_coordination::{Election, Leadership};
 use neorunbase_world::fault::planted;
 
 use super::Coordinator;
+use super::dropped_storages::drop_forever;
 use super::metadata::LeadError;
 use super::oracle::Oracle;
 
@@ -85,6 +86,7 @@ async fn lead(
         () = metadata.not_leading() => {}
         // A predecessor's last write came late: nobody hands out timestamps before the next term of office.
         () = oracle.deposed(), if !planted("oracle-deposed-for-ever") => {}
+        never = drop_forever(coordinator) => match never {},
     }
     tracing::warn!(
         epoch = leadership.epoch,

@@ -2,6 +2,7 @@
 //! and, while it leads, owns the catalog and the timestamp oracle.
 
 mod as_of;
+mod dropped_storages;
 mod execute;
 mod gateway;
 mod heartbeat;

@@ -29,8 +29,6 @@ use crate::coordinator::transaction::timestamp_error;
 
 /// Rows are rewritten in requests of about this size.
 const REWRITE_BATCH_ROWS: usize = 4_096;
-/// Statements that began before a definition may still read what it replaced.
-const DROP_DELAY: Duration = Duration::from_secs(30);
 /// The Controller gets so long to find nodes for new shards.
 const ASSIGNMENT_LIMIT: Duration = Duration::from_secs(30);
 
@@ -136,7 +134,7 @@ impl Execution<'_> {
     async fn alter(
         &mut self,
         table: TableId,
-        change: impl FnOnce(&CatalogSnapshot, &mut Table) -> Result<()>,
+        change: impl FnOnce(&mut CatalogSnapshot, &mut Table) -> Result<()>,
     ) -> Result<Defined> {
         let coordinator = &self.core.coordinator;
         let _alone = self.hold_tables(&[table]).await?;
@@ -293,33 +291,16 @@ impl Execution<'_> {
         try_join_all(calls).await.map(drop)
     }
 
-    /// Drops storages that the catalog no longer names, once nobody can be reading them.
-    fn drop_storages_later(&self, group: u32, storages: Vec<StorageId>) {
-        let coordinator = self.core.coordinator.clone();
-        let shards = self.shards_of_group(group);
-        let task = async move {
-            coordinator.world.clock.sleep(DROP_DELAY).await;
-            for shard in shards {
-                let outcome = coordinator
-                    .router
-                    .call_repeatable(shard, |shard| {
-                        RequestBody::ChangeStorage(ChangeStorage {
-                            shard,
-                            create: Vec::new(),
-                            drop: storages.clone(),
-                        })
-                    })
-                    .await;
-                if let Err(error) = outcome {
-                    tracing::warn!(?storages, ?error, "storage of a dropped table stays on a shard");
-                }
-            }
-        };
-        self.core
-            .coordinator
-            .world
-            .spawner
-            .spawn("drop storages", Box::pin(task));
+    /// Has storages dropped that were made for nothing.
+    async fn give_up_storages(&self, group: u32, storages: Vec<StorageId>) {
+        let metadata = &self.core.coordinator.metadata;
+        let noted = metadata.change(|catalog| {
+            catalog.drop_storages(group, storages.iter().copied());
+            Ok(())
+        });
+        if let Err(error) = noted.await {
+            tracing::warn!(?storages, %error, "storages of a failed definition stay on the shards");
+        }
     }
 
     async fn drop_tables(&mut self, tables: &[TableId], missing: &[String]) -> Result<Defined> {
@@ -336,18 +317,17 @@ impl Execution<'_> {
         for table in tables.iter().filter_map(|table| catalog.tables.get(table)) {
             self.fence(table, Fenced::Everybody).await?;
         }
-        let dropped = coordinator
+        coordinator
             .metadata
             .change(|catalog| {
-                Ok(tables
-                    .iter()
-                    .filter_map(|table| catalog.tables.remove(table))
-                    .collect::<Vec<_>>())
+                for table in tables {
+                    if let Some(table) = catalog.tables.remove(table) {
+                        catalog.drop_storages(table.group, storages_of(&table));
+                    }
+                }
+                Ok(())
             })
             .await?;
-        for table in dropped {
-            self.drop_storages_later(table.group, storages_of(&table));
-        }
         Ok(defined)
     }
 
@@ -376,10 +356,10 @@ impl Execution<'_> {
                 .metadata
                 .change(|catalog| {
                     catalog.tables.insert(*id, Arc::new(emptied));
+                    catalog.drop_storages(old.group, storages_of(&old));
                     Ok(())
                 })
                 .await?;
-            self.drop_storages_later(old.group, storages_of(&old));
         }
         Ok(Defined::new("TRUNCATE TABLE"))
     }
@@ -456,7 +436,7 @@ impl Execution<'_> {
             }
         });
         if let Err(error) = try_join_all(builds).await {
-            self.drop_storages_later(indexed.group, vec![storage]);
+            self.give_up_storages(indexed.group, vec![storage]).await;
             return Err(error);
         }
         coordinator
@@ -487,16 +467,15 @@ impl Execution<'_> {
             else {
                 continue;
             };
-            let mut dropped = None;
-            self.alter(table.id, |_, table| {
+            self.alter(table.id, |catalog, table| {
                 let position = table.indexes.iter().position(|index| index.id == *id);
-                dropped = position.map(|position| table.indexes.remove(position));
+                if let Some(position) = position {
+                    let index = table.indexes.remove(position);
+                    catalog.drop_storages(table.group, [index.storage]);
+                }
                 Ok(())
             })
             .await?;
-            if let Some(index) = dropped {
-                self.drop_storages_later(table.group, vec![index.storage]);
-            }
         }
         Ok(defined)
     }
@@ -537,7 +516,7 @@ impl Execution<'_> {
         self.create_storages(new.group, &storages_of(&new)).await?;
         self.fence(&old, Fenced::Writers).await?;
         if let Err(error) = self.copy_rows(&old, &Arc::new(new.clone())).await {
-            self.drop_storages_later(new.group, storages_of(&new));
+            self.give_up_storages(new.group, storages_of(&new)).await;
             return Err(error);
         }
         new.rows_since = self.fence(&old, Fenced::Everybody).await?;
@@ -545,10 +524,10 @@ impl Execution<'_> {
             .metadata
             .change(|catalog| {
                 catalog.tables.insert(id, Arc::new(new));
+                catalog.drop_storages(old.group, storages_of(&old));
                 Ok(())
             })
             .await?;
-        self.drop_storages_later(old.group, storages_of(&old));
         Ok(Defined::new("ALTER TABLE"))
     }
 
@@ -691,17 +670,13 @@ impl Execution<'_> {
             .filter(|index| uses(index))
             .map(|index| index.storage)
             .collect();
-        let defined = self
-            .alter(id, |_, table| {
-                table.columns.retain(|candidate| candidate.id != column);
-                table.indexes.retain(|index| !uses(index));
-                Ok(())
-            })
-            .await?;
-        if !storages.is_empty() {
-            self.drop_storages_later(table.group, storages);
-        }
-        Ok(defined)
+        self.alter(id, |catalog, table| {
+            table.columns.retain(|candidate| candidate.id != column);
+            table.indexes.retain(|index| !uses(index));
+            catalog.drop_storages(table.group, storages);
+            Ok(())
+        })
+        .await
     }
 
     async fn set_password(&mut self, user: &str, password: &str, create: bool) -> Result<Defined> {
