@@ -81,6 +81,11 @@ impl LoggedStep for OutcomeStep {
         }
         if self.is_last {
             node.settle(&self.participant, self.outcome, None);
+        } else if !planted("decided-part-kept") {
+            // The rest may fail, and be tried again: what has been decided must not be.
+            for part in &self.parts {
+                node.strip(&self.participant, &part.shard);
+            }
         }
     }
 
@@ -91,7 +96,11 @@ impl LoggedStep for OutcomeStep {
                 nothing_left = self.strip(node, part.shard.id);
             }
         }
-        self.reopen(node, nothing_left);
+        if nothing_left && self.decides.is_none() {
+            node.settle(&self.participant, self.outcome, None);
+        } else {
+            self.reopen(node, nothing_left);
+        }
     }
 
     fn voided(&mut self, node: &DataNode, shard: ShardId) {
