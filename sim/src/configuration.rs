@@ -119,7 +119,8 @@ impl Knobs {
             kept_log_bytes: pick(random, &[1 << 10, 16 << 10, 16 << 20]),
             lease_ms: pick(random, &[600, 1_500, 2_000]),
             silence_ms: pick(random, &[500, 1_500, 3_000]),
-            copy_bytes_per_second: pick(random, &[64 << 10, 1 << 20, 64 << 20]),
+            // The largest shards of a run have some 8 MiB: slower than this, no copy ends within the limit for repairs.
+            copy_bytes_per_second: pick(random, &[256 << 10, 1 << 20, 64 << 20]),
             copy_piece_bytes: pick(random, &[256, 4 << 10, 256 << 10]),
             copy_kept_ms: pick(random, &[500, 10_000, 120_000]),
         }
