@@ -86,6 +86,7 @@ pub const ELUSIVE_BUGS: &[PlantedBug] = &[
     bug("lower-terms-not-replayed", "a restarted node skips entries of a lower term than the one that they have replaced", "this one, until a simulation met it"),
     bug("storage-dropped-somewhere", "a dropped table's rows are forgotten though some shard still has them", "this one, until a simulation met it"),
     bug("decided-part-kept", "an anchor decides once more when the outcome cannot be logged on the transaction's other shards", "this one, until a simulation met it"),
+    bug("term-begun-with-an-old-set", "a primary whose configuration changed while it began its term does not hear of that", "this one, until a simulation met it"),
     bug("part-taken-for-the-anchors", "a new primary of the anchor that holds another part of the transaction says for ever that it is undecided", "this one, until a simulation met it"),
     bug("oracle-deposed-for-ever", "a leader whose predecessor's last write came late hands out no timestamps, and does not stand again", "this one, until a simulation met it"),
     bug("drain-drops-before-copied", "a node that is drained hands its shards over to copies that are not in sync yet", "—"),

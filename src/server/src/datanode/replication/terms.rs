@@ -175,6 +175,13 @@ impl DataNode {
             let Role::Follower(follower) = &replica.role else {
                 return;
             };
+            // It may have been changed while the registry was written, and is not heard of twice.
+            let newest = replica.configuration.clone();
+            let configuration = match newest.filter(|newest| newest.term == term) {
+                Some(newest) if !planted("term-begun-with-an-old-set") => newest,
+                Some(_) => configuration,
+                None => return,
+            };
             let now = self.world.clock.monotonic();
             let follower = follower.clone();
             match follower.begin_term(configuration, now) {
