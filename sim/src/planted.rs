@@ -82,7 +82,7 @@ pub const ELUSIVE_BUGS: &[PlantedBug] = &[
     bug("copy-resumes-at-wrong-piece", "a copy that was interrupted goes on behind the piece that did not arrive", "—"),
     bug("registry-locked-first", "a copy that is given up and one that comes in wait for each other's lock", "this one, until the chaos script met it"),
     bug("newest-rows-not-of-one-instant", "a statement takes the newest versions of several rows, though one with a lower timestamp is still being committed", "this one, until a simulation met it"),
-    bug("failed-node-refuses-decisions", "a decision that is sent again to a node which has failed meanwhile counts as refused", "this one, until a simulation met it"),
+    bug("refused-decision-believed", "a decision counts as refused if the anchor's node has failed, or its copy is damaged, when it is sent again", "this one, until a simulation met it"),
     bug("lower-terms-not-replayed", "a restarted node skips entries of a lower term than the one that they have replaced", "this one, until a simulation met it"),
     bug("storage-dropped-somewhere", "a dropped table's rows are forgotten though some shard still has them", "this one, until a simulation met it"),
     bug("decided-part-kept", "an anchor decides once more when the outcome cannot be logged on the transaction's other shards", "this one, until a simulation met it"),

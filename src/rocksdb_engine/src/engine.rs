@@ -1,6 +1,5 @@
 //! One shard's RocksDB.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,13 +10,18 @@ use neorunbase_world::ShardEngine;
 use neorunbase_world::shard_engine::{EngineBatch, EngineChange, EngineError, EngineSnapshot, KeyspaceId};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::properties::BACKGROUND_ERRORS;
-use rocksdb::{DB, FlushOptions, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions};
+use rocksdb::{DB, FlushOptions, ReadOptions, ReadTier, WriteBatch, WriteOptions};
 
 use crate::engine_error;
-use crate::snapshot::{ClosedSnapshot, RocksDbSnapshot, column_family};
+use crate::keyspaces::{Incarnation, KeyspaceFile, Keyspaces, OWN_INCARNATION};
+use crate::snapshot::{ClosedSnapshot, RocksDbSnapshot};
 
-/// Where the [`Progress`] stands, in the default column family. That family holds nothing else.
+/// Where the [`Progress`] stands, among the engine's own keys.
 const PROGRESS_KEY: &[u8] = b"applied_lsn";
+
+/// What is left of a dropped keyspace is deleted key by key if it is no more than this: each range that is deleted as a whole
+/// is looked at by readers until it has been compacted away.
+const DELETED_SINGLY: usize = 1_000;
 
 /// How long to sleep between two looks at what a flush has brought to disk.
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_micros(500);
@@ -41,14 +45,12 @@ pub(crate) struct RocksDbEngine {
 /// Locks are taken in the order `shape`, `database`, then one of the others.
 struct EngineCore {
     path: Arc<str>,
-    keyspace_options: Options,
     read_options: ReadOptions,
     persisted_read_options: ReadOptions,
     write_options: WriteOptions,
-    /// Held while keyspaces come and go and while a flush runs: a flush names its column families, and a
-    /// keyspace created in between would be left out of the atomic set that its batches need.
-    shape: Mutex<()>,
-    keyspaces: RwLock<BTreeSet<KeyspaceId>>,
+    /// Held while keyspaces come and go.
+    shape: Mutex<KeyspaceFile>,
+    keyspaces: Arc<RwLock<Keyspaces>>,
     /// `None` once closed. Readers and writers share it; dropping a keyspace and closing exclude them.
     database: RwLock<Option<Arc<DB>>>,
     /// Batches reach RocksDB in the order of their log positions.
@@ -62,27 +64,38 @@ struct EngineCore {
 }
 
 impl RocksDbEngine {
-    /// Wraps a database that was just opened, with the keyspaces found in it.
-    pub(crate) fn new(
-        path: Arc<str>,
-        database: DB,
-        keyspaces: BTreeSet<KeyspaceId>,
-        keyspace_options: Options,
-    ) -> Result<Self, EngineError> {
+    /// Wraps a database that was just opened, and the list of its keyspaces.
+    pub(crate) fn new(path: Arc<str>, database: DB, file: KeyspaceFile) -> Result<Self, EngineError> {
         let mut persisted_read_options = ReadOptions::default();
         persisted_read_options.set_read_tier(ReadTier::Persisted);
         let mut write_options = WriteOptions::default();
         write_options.disable_wal(true);
         let progress = read_progress(&path, &database, &persisted_read_options)?;
+        let keyspaces = match file.read()? {
+            Some(keyspaces) => keyspaces,
+            None if progress.batch_number == 0 => {
+                file.write(&Keyspaces::none())?;
+                Keyspaces::none()
+            }
+            None => {
+                return Err(EngineError::Corrupt {
+                    path: path.to_string(),
+                    reason: "the list of its keyspaces is missing".to_owned(),
+                });
+            }
+        };
+        // A crash may have come before this was deleted, or before that was durable.
+        for (first, last) in keyspaces.abandoned() {
+            delete_all(&database, first, last, &write_options).map_err(|error| engine_error(&path, error))?;
+        }
         Ok(Self {
             core: Arc::new(EngineCore {
                 path,
-                keyspace_options,
                 read_options: ReadOptions::default(),
                 persisted_read_options,
                 write_options,
-                shape: Mutex::new(()),
-                keyspaces: RwLock::new(keyspaces),
+                shape: Mutex::new(file),
+                keyspaces: Arc::new(RwLock::new(keyspaces)),
                 database: RwLock::new(Some(Arc::new(database))),
                 write_order: Mutex::new(progress),
                 applied_lsn: AtomicU64::new(progress.applied_lsn),
@@ -96,7 +109,7 @@ impl RocksDbEngine {
 /// The progress stored in `database`; zero for a new one.
 fn read_progress(path: &str, database: &DB, options: &ReadOptions) -> Result<Progress, EngineError> {
     let value = database
-        .get_pinned_opt(PROGRESS_KEY, options)
+        .get_pinned_opt(OWN_INCARNATION.key(PROGRESS_KEY), options)
         .map_err(|error| engine_error(path, error))?;
     let Some(bytes) = value else {
         return Ok(Progress::default());
@@ -112,6 +125,38 @@ fn read_progress(path: &str, database: &DB, options: &ReadOptions) -> Result<Pro
         applied_lsn: both as u64,
         batch_number: (both >> 64) as u64,
     })
+}
+
+/// Deletes the keys of these incarnations. Not durable before the next flush, but files that hold nothing else go at once.
+fn delete_all(
+    database: &DB,
+    first: Incarnation,
+    last: Incarnation,
+    options: &WriteOptions,
+) -> Result<(), rocksdb::Error> {
+    let (lower, upper) = (first.key(&[]), last.end());
+    let mut batch = WriteBatch::default();
+    let mut bounds = ReadOptions::default();
+    bounds.set_iterate_lower_bound(lower.clone());
+    bounds.set_iterate_upper_bound(upper);
+    let mut iterator = database.raw_iterator_opt(bounds);
+    iterator.seek_to_first();
+    while let Some(key) = iterator.key().filter(|_| batch.len() < DELETED_SINGLY) {
+        batch.delete(key);
+        iterator.next();
+    }
+    // What cannot be read can still be deleted.
+    let is_all = !iterator.valid() && iterator.status().is_ok();
+    drop(iterator);
+    if !is_all {
+        database.delete_file_in_range(lower.as_slice(), upper.as_slice())?;
+        batch.clear();
+        batch.delete_range(lower.as_slice(), upper.as_slice());
+    }
+    if batch.is_empty() {
+        return Ok(());
+    }
+    database.write_opt(batch, options)
 }
 
 impl Progress {
@@ -144,33 +189,21 @@ impl EngineCore {
     }
 
     fn flush(&self) -> Result<(), EngineError> {
-        let _shape = self.shape.lock();
         let database = self.database.read().clone().ok_or_else(|| self.closed())?;
         self.flush_database(&database)
     }
 
-    /// To be called with `shape` held.
     fn flush_database(&self, database: &DB) -> Result<(), EngineError> {
         self.refuse_after_failure()?;
-        let keyspaces = self.keyspaces.read().clone();
         // Taken before the flush begins, so that all batches up to here are part of it.
         let target = *self.write_order.lock();
-        let mut families = Vec::with_capacity(keyspaces.len() + 1);
-        families.extend(database.cf_handle(rocksdb::DEFAULT_COLUMN_FAMILY_NAME));
-        for keyspace in keyspaces {
-            families.push(column_family(database, keyspace)?);
-        }
         let mut options = FlushOptions::default();
         options.set_wait(true);
-        let families: Vec<_> = families.iter().collect();
         let errors_before = background_errors(database);
         loop {
-            database
-                .flush_cfs_opt(&families, &options)
-                .map_err(|error| self.failed(error))?;
-            // RocksDB's word is not enough: while another flush is under way, an atomic flush of several column
-            // families may return before its end (RocksDB 11.8 compares a family's oldest memtable with the
-            // number meant for another family; docs/decisions/rocksdb-flush-asks-the-files.md). So the files are asked until they hold the last batch.
+            database.flush_opt(&options).map_err(|error| self.failed(error))?;
+            // RocksDB's word is not taken: the files are asked until they hold the last batch
+            // (docs/decisions/rocksdb-flush-asks-the-files.md).
             for _ in 0..FLUSH_POLLS_BEFORE_ANOTHER {
                 let persisted = read_progress(&self.path, database, &self.persisted_read_options)?;
                 if persisted.batch_number >= target.batch_number {
@@ -229,39 +262,43 @@ async fn blocking(
 impl ShardEngine for RocksDbEngine {
     fn create_keyspace(&self, keyspace: KeyspaceId) -> Result<(), EngineError> {
         let core = &*self.core;
-        let _shape = core.shape.lock();
-        if core.keyspaces.read().contains(&keyspace) {
+        let file = core.shape.lock();
+        let before = core.keyspaces.read().clone();
+        if before.incarnation(keyspace).is_ok() {
             return Ok(());
         }
         core.refuse_after_failure()?;
-        let database = core.database.read();
-        let database = database.as_ref().ok_or_else(|| core.closed())?;
-        database
-            .create_cf(keyspace.0.to_string(), &core.keyspace_options)
-            .map_err(|error| core.failed(error))?;
-        core.keyspaces.write().insert(keyspace);
+        if core.database.read().is_none() {
+            return Err(core.closed());
+        }
+        let with = before.with(keyspace)?;
+        file.write(&with)?;
+        *core.keyspaces.write() = with;
         Ok(())
     }
 
     fn drop_keyspace(&self, keyspace: KeyspaceId) -> Result<(), EngineError> {
         let core = &*self.core;
-        let _shape = core.shape.lock();
-        if !core.keyspaces.read().contains(&keyspace) {
+        let file = core.shape.lock();
+        let before = core.keyspaces.read().clone();
+        let Ok(incarnation) = before.incarnation(keyspace) else {
             return Ok(());
-        }
+        };
         core.refuse_after_failure()?;
-        // Exclusive: a batch that found the column family must not meet it dropped half way through.
+        // Exclusive: a batch that found the keyspace must not meet it dropped half way through.
         let database = core.database.write();
         let database = database.as_ref().ok_or_else(|| core.closed())?;
-        database
-            .drop_cf(&keyspace.0.to_string())
+        let without = before.without(keyspace);
+        // First, because a full disk may need the room to write the list.
+        delete_all(database, incarnation, incarnation, &core.write_options)
             .map_err(|error| core.failed(error))?;
-        core.keyspaces.write().remove(&keyspace);
+        file.write(&without)?;
+        *core.keyspaces.write() = without;
         Ok(())
     }
 
     fn keyspaces(&self) -> Vec<KeyspaceId> {
-        self.core.keyspaces.read().iter().copied().collect()
+        self.core.keyspaces.read().names().collect()
     }
 
     fn write(&self, batch: EngineBatch) -> Result<(), EngineError> {
@@ -274,27 +311,23 @@ impl ShardEngine for RocksDbEngine {
             .changes
             .iter()
             .map(|change| match change {
-                EngineChange::Put { key, value, .. } => key.len() + value.len() + 16,
-                EngineChange::Delete { key, .. } => key.len() + 16,
+                EngineChange::Put { key, value, .. } => key.len() + value.len() + 20,
+                EngineChange::Delete { key, .. } => key.len() + 20,
             })
             .sum();
         let mut writes = WriteBatch::with_capacity_bytes(bytes + 64);
-        let mut last_family = None;
+        let keyspaces = core.keyspaces.read();
         for change in &batch.changes {
-            let (EngineChange::Put { keyspace, .. } | EngineChange::Delete { keyspace, .. }) = change;
-            let family = match &last_family {
-                Some((of, family)) if of == keyspace => family,
-                _ => {
-                    &last_family
-                        .insert((*keyspace, column_family(database, *keyspace)?))
-                        .1
-                }
-            };
             match change {
-                EngineChange::Put { key, value, .. } => writes.put_cf(family, key, value),
-                EngineChange::Delete { key, .. } => writes.delete_cf(family, key),
+                EngineChange::Put { keyspace, key, value } => {
+                    writes.put(keyspaces.incarnation(*keyspace)?.key(key), value);
+                }
+                EngineChange::Delete { keyspace, key } => {
+                    writes.delete(keyspaces.incarnation(*keyspace)?.key(key));
+                }
             }
         }
+        drop(keyspaces);
 
         let mut progress = core.write_order.lock();
         if batch.applied_lsn < progress.applied_lsn {
@@ -307,7 +340,7 @@ impl ShardEngine for RocksDbEngine {
             applied_lsn: batch.applied_lsn,
             batch_number: progress.batch_number + 1,
         };
-        writes.put(PROGRESS_KEY, reached.to_bytes());
+        writes.put(OWN_INCARNATION.key(PROGRESS_KEY), reached.to_bytes());
         database
             .write_opt(writes, &core.write_options)
             .map_err(|error| core.failed(error))?;
@@ -320,9 +353,9 @@ impl ShardEngine for RocksDbEngine {
         let core = &*self.core;
         let database = core.database.read();
         let database = database.as_ref().ok_or_else(|| core.closed())?;
-        let family = column_family(database, keyspace)?;
+        let incarnation = core.keyspaces.read().incarnation(keyspace)?;
         let value = database
-            .get_pinned_cf_opt(&family, key, &core.read_options)
+            .get_pinned_opt(incarnation.key(key), &core.read_options)
             .map_err(|error| core.error(error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -330,7 +363,10 @@ impl ShardEngine for RocksDbEngine {
     fn snapshot(&self) -> Arc<dyn EngineSnapshot> {
         let path = Arc::clone(&self.core.path);
         match &*self.core.database.read() {
-            Some(database) => Arc::new(RocksDbSnapshot::new(path, Arc::clone(database))),
+            Some(database) => {
+                let keyspaces = Arc::clone(&self.core.keyspaces);
+                Arc::new(RocksDbSnapshot::new(path, Arc::clone(database), keyspaces))
+            }
             None => Arc::new(ClosedSnapshot { path }),
         }
     }
@@ -359,23 +395,13 @@ impl ShardEngine for RocksDbEngine {
     }
 
     fn approximate_bytes(&self) -> u64 {
-        let core = &*self.core;
-        let keyspaces = self.keyspaces();
-        let database = core.database.read();
+        let database = self.core.database.read();
         let Some(database) = database.as_ref() else {
             return 0;
         };
-        let mut bytes: u64 = 0;
-        for keyspace in keyspaces {
-            let Ok(family) = column_family(database, keyspace) else {
-                continue;
-            };
-            for property in ["rocksdb.live-sst-files-size", "rocksdb.cur-size-all-mem-tables"] {
-                let size = database.property_int_value_cf(&family, property).ok().flatten();
-                bytes = bytes.saturating_add(size.unwrap_or(0));
-            }
-        }
-        bytes
+        let size_of = |property| database.property_int_value(property).ok().flatten().unwrap_or(0);
+        let properties = ["rocksdb.live-sst-files-size", "rocksdb.cur-size-all-mem-tables"];
+        properties.into_iter().map(size_of).sum()
     }
 
     async fn close(&self) -> Result<(), EngineError> {

@@ -1,6 +1,5 @@
 //! Opens and removes engines below a node's data directory.
 
-use std::collections::BTreeSet;
 use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
@@ -8,13 +7,14 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use neorunbase_world::shard_engine::{EngineError, EngineKey, KeyspaceId};
+use neorunbase_world::shard_engine::{EngineError, EngineKey};
 use neorunbase_world::{ShardEngine, ShardEngineFactory};
-use rocksdb::{ColumnFamilyDescriptor, DB, DEFAULT_COLUMN_FAMILY_NAME};
+use rocksdb::DB;
 
 use crate::encrypted_env::encrypted_env;
 use crate::engine::RocksDbEngine;
 use crate::engine_error;
+use crate::keyspaces::KeyspaceFile;
 use crate::options::{RocksDbOptions, SharedResources};
 
 /// Opens one RocksDB a shard; all of them share one block cache, one memory account and one set of threads.
@@ -85,35 +85,13 @@ fn open(
     shared: &SharedResources,
 ) -> Result<Arc<dyn ShardEngine>, EngineError> {
     let is_new = create_durably(root, directory).map_err(|error| io_error(&name, &error))?;
-    let options = shared.database_options(&encrypted_env(key));
-    let families = if is_new || !holds_database(&name, directory)? {
-        vec![DEFAULT_COLUMN_FAMILY_NAME.to_owned()]
-    } else {
-        DB::list_cf(&options, directory).map_err(|error| open_error(&name, error))?
-    };
-    let mut keyspaces = BTreeSet::new();
-    for family in families
-        .iter()
-        .filter(|family| *family != DEFAULT_COLUMN_FAMILY_NAME)
-    {
-        let id = family.parse().map_err(|_| EngineError::Corrupt {
-            path: name.to_string(),
-            reason: format!("column family {family:?} is not a keyspace"),
-        })?;
-        keyspaces.insert(KeyspaceId(id));
+    if !is_new {
+        refuse_remains(&name, directory)?;
     }
-    // With descriptors: by name alone RocksDB would give each column family its default options.
-    let descriptors = families
-        .iter()
-        .map(|family| ColumnFamilyDescriptor::new(family, shared.keyspace_options()));
-    let database = DB::open_cf_descriptors(&options, directory, descriptors)
-        .map_err(|error| open_error(&name, error))?;
-    Ok(Arc::new(RocksDbEngine::new(
-        name,
-        database,
-        keyspaces,
-        shared.keyspace_options(),
-    )?))
+    let options = shared.database_options(&encrypted_env(key));
+    let database = DB::open(&options, directory).map_err(|error| open_error(&name, error))?;
+    let keyspaces = KeyspaceFile::new(directory, &name, key);
+    Ok(Arc::new(RocksDbEngine::new(name, database, keyspaces)?))
 }
 
 /// Creates `directory` so that its name survives a power loss; false if it was there.
@@ -138,15 +116,15 @@ fn sync_parent(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Whether `directory` holds a database; an error if it holds the rest of one. RocksDB would take a directory
-/// without the file `CURRENT` for a new database, and a shard would silently be empty.
-fn holds_database(name: &str, directory: &Path) -> Result<bool, EngineError> {
+/// An error if `directory` holds the rest of a database. RocksDB would take a directory without the file `CURRENT` for a new
+/// database, and a shard would silently be empty.
+fn refuse_remains(name: &str, directory: &Path) -> Result<(), EngineError> {
     if directory
         .join("CURRENT")
         .try_exists()
         .map_err(|error| io_error(name, &error))?
     {
-        return Ok(true);
+        return Ok(());
     }
     for entry in std::fs::read_dir(directory).map_err(|error| io_error(name, &error))? {
         let file = entry.map_err(|error| io_error(name, &error))?.path();
@@ -157,7 +135,7 @@ fn holds_database(name: &str, directory: &Path) -> Result<bool, EngineError> {
             });
         }
     }
-    Ok(false)
+    Ok(())
 }
 
 fn io_error(name: &str, error: &io::Error) -> EngineError {

@@ -1,7 +1,6 @@
-//! The production shard engine: one RocksDB a shard, one column family a keyspace, every file encrypted.
+//! The production shard engine: one RocksDB a shard, each keyspace a prefix of its keys, every file encrypted.
 //!
-//! RocksDB's own log is off. Each batch also writes the log position that it reaches into the default column
-//! family, and all column families are flushed together (atomic flush), so that after a crash that one number
+//! RocksDB's own log is off. Each batch also writes the log position that it reaches, so that after a crash that one number
 //! tells exactly which batches the files hold; the node's write-ahead log has the rest.
 
 #![cfg(not(madsim))]
@@ -15,6 +14,7 @@ mod encrypted_env;
 mod engine;
 mod factory;
 mod file_cipher;
+mod keyspaces;
 mod options;
 mod snapshot;
 

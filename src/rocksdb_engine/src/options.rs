@@ -13,7 +13,7 @@ pub struct RocksDbOptions {
     pub block_cache_bytes: usize,
     /// Unflushed changes; an engine flushes when the sum over all engines nears this.
     pub total_write_buffer_bytes: usize,
-    /// Unflushed changes of one keyspace before its engine flushes.
+    /// Unflushed changes of one engine before it flushes.
     pub write_buffer_bytes: usize,
     /// Threads that flush and compact.
     pub background_threads: u16,
@@ -42,7 +42,7 @@ pub(crate) struct SharedResources {
 
 const BLOCK_BYTES: usize = 16 << 10;
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
-/// Small, since most keyspaces of most shards hold a few rows between flushes.
+/// Small, since most shards hold a few rows between flushes.
 const MEMTABLE_ARENA_BLOCK_BYTES: usize = 128 << 10;
 
 impl SharedResources {
@@ -64,7 +64,6 @@ impl SharedResources {
         let mut options = Options::default();
         options.create_if_missing(true);
         options.set_env(env);
-        options.set_atomic_flush(true);
         // The log is never written, so whatever stands in it after a power loss is noise.
         options.set_wal_recovery_mode(DBRecoveryMode::SkipAnyCorruptedRecord);
         // SAFETY: the pointer is valid while `options` lives, which is longer than the call.
@@ -85,18 +84,11 @@ impl SharedResources {
             LogLevel::Error,
             forward_to_tracing,
         ));
-        self.set_keyspace_options(&mut options);
+        self.set_table_options(&mut options);
         options
     }
 
-    /// Options of one column family.
-    pub(crate) fn keyspace_options(&self) -> Options {
-        let mut options = Options::default();
-        self.set_keyspace_options(&mut options);
-        options
-    }
-
-    fn set_keyspace_options(&self, options: &mut Options) {
+    fn set_table_options(&self, options: &mut Options) {
         let mut table = BlockBasedOptions::default();
         table.set_block_cache(&self.block_cache);
         table.set_block_size(BLOCK_BYTES);

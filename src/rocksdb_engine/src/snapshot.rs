@@ -4,34 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use neorunbase_world::shard_engine::{EngineCursor, EngineError, EngineSnapshot, KeyspaceId};
-use rocksdb::{BoundColumnFamily, DB, DBRawIteratorWithThreadMode, ReadOptions, Snapshot};
+use parking_lot::RwLock;
+use rocksdb::{DB, DBRawIteratorWithThreadMode, ReadOptions, Snapshot};
 
 use crate::engine_error;
-
-/// The column family of `keyspace`.
-pub(crate) fn column_family(
-    database: &DB,
-    keyspace: KeyspaceId,
-) -> Result<Arc<BoundColumnFamily<'_>>, EngineError> {
-    let mut digits = [0; 20];
-    database
-        .cf_handle(decimal(keyspace.0, &mut digits))
-        .ok_or(EngineError::UnknownKeyspace(keyspace.0))
-}
-
-/// `number` in decimal, without asking the allocator: this runs for every read.
-fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &str {
-    let mut start = digits.len();
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    std::str::from_utf8(&digits[start..]).expect("digits are ASCII")
-}
+use crate::keyspaces::{Keyspaces, PREFIX_BYTES};
 
 pub(crate) struct RocksDbSnapshot {
     path: Arc<str>,
@@ -39,10 +16,12 @@ pub(crate) struct RocksDbSnapshot {
     /// Really borrows from `database`, hence declared (and dropped) before it, and never handed out.
     snapshot: Snapshot<'static>,
     database: Arc<DB>,
+    /// Those of now: what was dropped since the snapshot was taken cannot be seen in it.
+    keyspaces: Arc<RwLock<Keyspaces>>,
 }
 
 impl RocksDbSnapshot {
-    pub(crate) fn new(path: Arc<str>, database: Arc<DB>) -> Self {
+    pub(crate) fn new(path: Arc<str>, database: Arc<DB>, keyspaces: Arc<RwLock<Keyspaces>>) -> Self {
         // SAFETY: the snapshot borrows the `DB` inside the `Arc`, whose address does not change and which this
         // value keeps alive; fields are dropped in order of declaration, so the snapshot goes first. The
         // extended lifetime stays inside this module: every use goes through `&self`.
@@ -54,16 +33,17 @@ impl RocksDbSnapshot {
             read_options,
             snapshot,
             database,
+            keyspaces,
         }
     }
 }
 
 impl EngineSnapshot for RocksDbSnapshot {
     fn get(&self, keyspace: KeyspaceId, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
-        let family = column_family(&self.database, keyspace)?;
+        let incarnation = self.keyspaces.read().incarnation(keyspace)?;
         let value = self
             .database
-            .get_pinned_cf_opt(&family, key, &self.read_options)
+            .get_pinned_opt(incarnation.key(key), &self.read_options)
             .map_err(|error| engine_error(&self.path, error))?;
         Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
@@ -75,15 +55,14 @@ impl EngineSnapshot for RocksDbSnapshot {
         upper: &[u8],
         reverse: bool,
     ) -> Result<Box<dyn EngineCursor + 'a>, EngineError> {
-        let family = column_family(&self.database, keyspace)?;
+        let incarnation = self.keyspaces.read().incarnation(keyspace)?;
         let mut read_options = ReadOptions::default();
-        if !lower.is_empty() {
-            read_options.set_iterate_lower_bound(lower);
-        }
-        if !upper.is_empty() {
-            read_options.set_iterate_upper_bound(upper);
-        }
-        let iterator = self.snapshot.raw_iterator_cf_opt(&family, read_options);
+        read_options.set_iterate_lower_bound(incarnation.key(lower));
+        read_options.set_iterate_upper_bound(match upper {
+            [] => incarnation.end().to_vec(),
+            upper => incarnation.key(upper),
+        });
+        let iterator = self.snapshot.raw_iterator_opt(read_options);
         Ok(Box::new(RocksDbCursor {
             path: &self.path,
             iterator,
@@ -125,7 +104,9 @@ impl EngineCursor for RocksDbCursor<'_> {
             return Ok(None);
         }
         self.position = Position::AtEntry;
-        Ok(self.iterator.item())
+        let entry = self.iterator.item();
+        // Its bounds see to it that there is a prefix.
+        Ok(entry.map(|(key, value)| (&key[PREFIX_BYTES..], value)))
     }
 }
 
@@ -153,17 +134,5 @@ impl EngineSnapshot for ClosedSnapshot {
         _: bool,
     ) -> Result<Box<dyn EngineCursor + 'a>, EngineError> {
         Err(self.error())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writes_decimals() {
-        for number in [0, 7, 10, 999, 1_000, u64::MAX] {
-            assert_eq!(decimal(number, &mut [0; 20]), number.to_string());
-        }
     }
 }

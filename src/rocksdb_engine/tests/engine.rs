@@ -231,6 +231,51 @@ async fn keyspaces_come_and_go_durably() {
 }
 
 #[tokio::test]
+async fn much_is_dropped_as_a_whole_and_the_neighbours_stay() {
+    let node = Node::new();
+    let engine = node.open().await;
+    let spaces = [KeyspaceId(1), KeyspaceId(2), KeyspaceId(3)];
+    for space in spaces {
+        engine.create_keyspace(space).unwrap();
+    }
+    for lsn in 1..=3_000 {
+        let key = format!("{lsn:05}");
+        let changes = spaces.map(|space| put(space, &key, &"x".repeat(500)));
+        write(&*engine, lsn, changes.to_vec());
+    }
+    engine.flush().await.unwrap();
+    engine.drop_keyspace(spaces[1]).unwrap();
+    engine.create_keyspace(spaces[1]).unwrap();
+    for _ in 0..2 {
+        let view = engine.snapshot();
+        let count = |space| scan(&*view, space, "", "", false).split_whitespace().count();
+        assert_eq!(spaces.map(count), [3_000, 0, 3_000]);
+        engine.flush().await.unwrap();
+    }
+    write(&*engine, 3_001, vec![put(spaces[1], "00007", "new")]);
+    engine.close().await.unwrap();
+    let engine = node.open().await;
+    assert_eq!(scan(&*engine.snapshot(), spaces[1], "", "", true), "00007=new");
+}
+
+#[tokio::test]
+async fn a_lost_list_of_keyspaces_is_damage() {
+    let node = Node::new();
+    let engine = node.open().await;
+    engine.create_keyspace(ROWS).unwrap();
+    write(&*engine, 1, vec![put(ROWS, "a", "1")]);
+    engine.close().await.unwrap();
+    drop(engine);
+    let list = node.directory.path().join(PATH).join("KEYSPACES");
+    let content = std::fs::read(&list).unwrap();
+    std::fs::remove_file(&list).unwrap();
+    let lost = node.refused(&key()).await;
+    assert!(lost.contains("list of its keyspaces is missing"), "{lost}");
+    std::fs::write(&list, content).unwrap();
+    assert_eq!(get(&*node.open().await, ROWS, "a").unwrap(), "1");
+}
+
+#[tokio::test]
 async fn a_crash_keeps_exactly_the_flushed_batches() {
     let node = Node::new();
     let engine = node.open().await;
@@ -329,7 +374,9 @@ async fn damage_is_found_and_never_served() {
         bytes[4096 + 20] ^= 1;
         std::fs::write(file, bytes).unwrap();
     }
-    match node.factory.open(PATH, &key()).await {
+    // With a cache that does not have it from before.
+    let factory = RocksDbEngineFactory::new(node.directory.path().to_owned(), RocksDbOptions::default());
+    match factory.open(PATH, &key()).await {
         Err(EngineError::Corrupt { .. }) => {}
         Err(error) => panic!("unexpected error {error}"),
         Ok(engine) => {

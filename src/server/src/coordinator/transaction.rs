@@ -676,6 +676,13 @@ impl Transaction {
             },
             Ok(_) => Ok(()),
             Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor, false).await,
+            // A node that has failed, or whose copy is damaged, says nothing of what it did when it was asked before.
+            Err(RouteError::Sql(error)) if !planted("refused-decision-believed") => {
+                match self.learn_outcome(anchor, false).await {
+                    Err(outcome) if outcome.state != SqlState::TRANSACTION_RESOLUTION_UNKNOWN => Err(error),
+                    outcome => outcome,
+                }
+            }
             Err(error) => Err(error.into_statement_error()),
         };
         match &committed {

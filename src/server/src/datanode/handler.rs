@@ -7,7 +7,7 @@ use neorunbase_protocol::message::{
     ShardStatus, StatusReply, WrittenReply,
 };
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::fault::{buggify, planted};
+use neorunbase_world::fault::buggify;
 
 use super::DataNode;
 use super::failure::Failure;
@@ -53,15 +53,8 @@ impl DataNode {
             RequestBody::ScanRows(request) => request.lock() == LockMode::None,
             _ => false,
         };
-        if !only_reads && let Err(failure) = self.check_healthy() {
-            // It may have been carried out when it was sent before.
-            let is_decision =
-                matches!(&body, RequestBody::Decide(_)) && !planted("failed-node-refuses-decisions");
-            return Err(if is_decision {
-                Failure::OutcomeUnknown
-            } else {
-                failure
-            });
+        if !only_reads {
+            self.check_healthy()?;
         }
         let commits = match &body {
             RequestBody::WriteRows(request) => request.context.autocommit,
