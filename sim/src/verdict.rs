@@ -70,8 +70,15 @@ pub fn anomaly(complaint: &str) -> String {
         if has_digits && !word.starts_with('G') && !word.contains('/') {
             "N"
         } else {
-            word
+            without_registry(word)
         }
+    }
+    // Of a dependency's file: its crate and the path in there, without where this machine keeps its crates.
+    fn without_registry(word: &str) -> &str {
+        let within = word.split_once("/registry/src/").map(|(_, rest)| rest);
+        within
+            .and_then(|rest| rest.split_once('/'))
+            .map_or(word, |(_, file)| file)
     }
     fn is_transaction(word: &str) -> bool {
         let number = word.strip_prefix('T');
@@ -122,6 +129,10 @@ mod tests {
             (
                 "at 5123 ms: panicked at src/storage/src/wal.rs:10:5: it happens",
                 "panicked at src/storage/src/wal.rs",
+            ),
+            (
+                "at 1 ms: panicked at /home/me/.cargo/registry/src/host-1a2b/madsim-0.2.34/src/sim/runtime/mod.rs:129:19: time limit",
+                "panicked at madsim-0.2.34/src/sim/runtime/mod.rs",
             ),
             (
                 "not served within 60 s after everything healed: bank_accounts/1 (served 3 before)",
