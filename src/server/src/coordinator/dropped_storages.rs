@@ -38,7 +38,6 @@ pub async fn drop_forever(coordinator: &Coordinator) -> Infallible {
                 Ok(()) => gone.push(storage),
                 Err(_) if planted("storage-dropped-somewhere") => gone.push(storage),
                 Err(error) => {
-                    neorunbase_world::sometimes!("dropped-storage-kept-for-later");
                     tracing::debug!(
                         storage = storage.storage,
                         ?error,
