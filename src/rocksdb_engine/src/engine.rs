@@ -42,14 +42,14 @@ pub(crate) struct RocksDbEngine {
 
 /// Shared with the threads that flush and close.
 ///
-/// Locks are taken in the order `shape`, `database`, then one of the others.
+/// Locks are taken in the order `keyspace_file`, `database`, then one of the others.
 struct EngineCore {
     path: Arc<str>,
     read_options: ReadOptions,
     persisted_read_options: ReadOptions,
     write_options: WriteOptions,
     /// Held while keyspaces come and go.
-    shape: Mutex<KeyspaceFile>,
+    keyspace_file: Mutex<KeyspaceFile>,
     keyspaces: Arc<RwLock<Keyspaces>>,
     /// `None` once closed. Readers and writers share it; dropping a keyspace and closing exclude them.
     database: RwLock<Option<Arc<DB>>>,
@@ -94,7 +94,7 @@ impl RocksDbEngine {
                 read_options: ReadOptions::default(),
                 persisted_read_options,
                 write_options,
-                shape: Mutex::new(file),
+                keyspace_file: Mutex::new(file),
                 keyspaces: Arc::new(RwLock::new(keyspaces)),
                 database: RwLock::new(Some(Arc::new(database))),
                 write_order: Mutex::new(progress),
@@ -222,7 +222,7 @@ impl EngineCore {
     }
 
     fn close(&self) -> Result<(), EngineError> {
-        let _shape = self.shape.lock();
+        let _keyspaces_stay = self.keyspace_file.lock();
         let Some(database) = self.database.write().take() else {
             return Ok(());
         };
@@ -262,16 +262,15 @@ async fn blocking(
 impl ShardEngine for RocksDbEngine {
     fn create_keyspace(&self, keyspace: KeyspaceId) -> Result<(), EngineError> {
         let core = &*self.core;
-        let file = core.shape.lock();
-        let before = core.keyspaces.read().clone();
-        if before.incarnation(keyspace).is_ok() {
+        let file = core.keyspace_file.lock();
+        if core.keyspaces.read().incarnation(keyspace).is_ok() {
             return Ok(());
         }
         core.refuse_after_failure()?;
         if core.database.read().is_none() {
             return Err(core.closed());
         }
-        let with = before.with(keyspace)?;
+        let with = core.keyspaces.read().with(keyspace)?;
         file.write(&with)?;
         *core.keyspaces.write() = with;
         Ok(())
@@ -279,16 +278,15 @@ impl ShardEngine for RocksDbEngine {
 
     fn drop_keyspace(&self, keyspace: KeyspaceId) -> Result<(), EngineError> {
         let core = &*self.core;
-        let file = core.shape.lock();
-        let before = core.keyspaces.read().clone();
-        let Ok(incarnation) = before.incarnation(keyspace) else {
+        let file = core.keyspace_file.lock();
+        let Ok(incarnation) = core.keyspaces.read().incarnation(keyspace) else {
             return Ok(());
         };
         core.refuse_after_failure()?;
         // Exclusive: a batch that found the keyspace must not meet it dropped half way through.
         let database = core.database.write();
         let database = database.as_ref().ok_or_else(|| core.closed())?;
-        let without = before.without(keyspace);
+        let without = core.keyspaces.read().without(keyspace);
         // First, because a full disk may need the room to write the list.
         delete_all(database, incarnation, incarnation, &core.write_options)
             .map_err(|error| core.failed(error))?;

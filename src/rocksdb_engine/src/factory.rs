@@ -84,20 +84,18 @@ fn open(
     key: &EngineKey,
     shared: &SharedResources,
 ) -> Result<Arc<dyn ShardEngine>, EngineError> {
-    let is_new = create_durably(root, directory).map_err(|error| io_error(&name, &error))?;
-    if !is_new {
-        refuse_remains(&name, directory)?;
-    }
+    create_durably(root, directory).map_err(|error| io_error(&name, &error))?;
+    refuse_remains(&name, directory)?;
     let options = shared.database_options(&encrypted_env(key));
     let database = DB::open(&options, directory).map_err(|error| open_error(&name, error))?;
     let keyspaces = KeyspaceFile::new(directory, &name, key);
     Ok(Arc::new(RocksDbEngine::new(name, database, keyspaces)?))
 }
 
-/// Creates `directory` so that its name survives a power loss; false if it was there.
-fn create_durably(root: &Path, directory: &Path) -> io::Result<bool> {
+/// Creates `directory`, if it is not there, so that its name survives a power loss.
+fn create_durably(root: &Path, directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
-        return Ok(false);
+        return Ok(());
     }
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
     let mut ancestor = directory;
@@ -106,7 +104,7 @@ fn create_durably(root: &Path, directory: &Path) -> io::Result<bool> {
         let Some(parent) = ancestor.parent() else { break };
         ancestor = parent;
     }
-    Ok(true)
+    Ok(())
 }
 
 fn sync_parent(path: &Path) -> io::Result<()> {

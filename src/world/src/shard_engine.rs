@@ -2,7 +2,8 @@
 //!
 //! An engine has no log of its own. A batch is atomic and visible at once, but durable only after a flush;
 //! after a crash the engine holds exactly the batches up to some `applied_lsn`, which tells where replay of
-//! the node's write-ahead log begins. RocksDB in production (a prefix of its keys a keyspace, its log off), an ordered map with the same crash semantics in the simulator.
+//! the node's write-ahead log begins. RocksDB in production (a prefix of its keys a keyspace, its log off), an ordered
+//! map with the same crash semantics in the simulator.
 
 use std::sync::Arc;
 

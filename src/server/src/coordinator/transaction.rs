@@ -675,15 +675,10 @@ impl Transaction {
                 _ => Err(aborted()),
             },
             Ok(_) => Ok(()),
-            Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor, false).await,
+            Err(error @ RouteError::UnknownTransaction) => Err(error.into_statement_error()),
+            Err(RouteError::Sql(error)) if planted("refused-decision-believed") => Err(error),
             // A node that has failed, or whose copy is damaged, says nothing of what it did when it was asked before.
-            Err(RouteError::Sql(error)) if !planted("refused-decision-believed") => {
-                match self.learn_outcome(anchor, false).await {
-                    Err(outcome) if outcome.state != SqlState::TRANSACTION_RESOLUTION_UNKNOWN => Err(error),
-                    outcome => outcome,
-                }
-            }
-            Err(error) => Err(error.into_statement_error()),
+            Err(error) => self.outcome_after(anchor, false, error).await,
         };
         match &committed {
             // As if this process had died: participants ask the anchor.
@@ -758,14 +753,22 @@ impl Transaction {
         let Some(participant) = self.participants.get(&shard) else {
             return SqlError::internal("a statement has no participant");
         };
-        match (self.learn_outcome(participant.reference, true).await, error) {
-            (Ok(()), _) => SqlError::new(
+        match self.outcome_after(participant.reference, true, error).await {
+            Ok(()) => SqlError::new(
                 SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
                 "the statement has committed, but its result was lost",
             ),
-            (Err(unknown), _) if unknown.state == SqlState::TRANSACTION_RESOLUTION_UNKNOWN => unknown,
-            (Err(aborted), RouteError::OutcomeUnknown) => aborted,
-            (Err(_), error) => error.into_statement_error(),
+            Err(error) => error,
+        }
+    }
+
+    /// What became of a commit that met `error` at last, which tells why if it was aborted.
+    async fn outcome_after(&self, anchor: ShardRef, one_round: bool, error: RouteError) -> Result<()> {
+        match (self.learn_outcome(anchor, one_round).await, error) {
+            (Ok(()), _) => Ok(()),
+            (Err(unknown), _) if unknown.state == SqlState::TRANSACTION_RESOLUTION_UNKNOWN => Err(unknown),
+            (Err(aborted), RouteError::OutcomeUnknown) => Err(aborted),
+            (Err(_), error) => Err(error.into_statement_error()),
         }
     }
 

@@ -38,15 +38,16 @@ impl OutcomeStep {
         node.strip(&self.participant, &shard)
     }
 
-    /// The decision did not come about here.
+    /// The outcome did not come into the log here.
     fn reopen(&self, node: &DataNode, nothing_left: bool) {
         if self.participant.phase() != Phase::Deciding {
             return;
         }
-        if nothing_left {
-            node.lose(&self.participant);
-        } else {
-            self.participant.reopen();
+        match self.decides {
+            _ if !nothing_left => self.participant.reopen(),
+            Some(_) => node.lose(&self.participant),
+            // It was decided before, and other primaries carry it out.
+            None => node.settle(&self.participant, self.outcome, None),
         }
     }
 }
@@ -96,11 +97,7 @@ impl LoggedStep for OutcomeStep {
                 nothing_left = self.strip(node, part.shard.id);
             }
         }
-        if nothing_left && self.decides.is_none() {
-            node.settle(&self.participant, self.outcome, None);
-        } else {
-            self.reopen(node, nothing_left);
-        }
+        self.reopen(node, nothing_left);
     }
 
     fn voided(&mut self, node: &DataNode, shard: ShardId) {

@@ -143,7 +143,7 @@ impl DataNode {
             frame.positions.push((record.shard, position));
             frame.missing += 1;
             for follower in followers {
-                replicas.unsent.entry(follower).or_default().insert(record.shard);
+                replicas.send_later(&follower, [record.shard]);
             }
         }
         if frame.positions.is_empty() {

@@ -126,8 +126,7 @@ impl DataNode {
             Ok(()) => {
                 if let Some(primary) = replica.primary_of(term) {
                     primary.copied(follower, position);
-                    let unsent = replicas.unsent.entry(follower.to_owned()).or_default();
-                    unsent.insert(shard);
+                    replicas.send_later(follower, [shard]);
                     self.unsent.notify_waiters();
                 }
                 Ok(())

@@ -218,3 +218,10 @@ pub(in crate::datanode) struct Replicas {
     /// By node: the shards that have something to be sent there.
     pub(super) unsent: BTreeMap<String, BTreeSet<ShardId>>,
 }
+
+impl Replicas {
+    /// `shards` have something to be sent to `follower`.
+    pub(super) fn send_later(&mut self, follower: &str, shards: impl IntoIterator<Item = ShardId>) {
+        self.unsent.entry(follower.to_owned()).or_default().extend(shards);
+    }
+}

@@ -79,9 +79,8 @@ impl DataNode {
         let terms: Vec<_> = shards.iter().map(|append| (append.shard, append.term)).collect();
         let reply = self.send(follower, shards).await;
         let Some(reply) = reply.filter(|_| !buggify("follower's answer lost")) else {
-            let mut replicas = self.replicas.lock();
-            let unsent = replicas.unsent.entry(follower.to_owned()).or_default();
-            unsent.extend(terms.iter().map(|(shard, _)| shard));
+            let unanswered = terms.iter().map(|(shard, _)| *shard);
+            self.replicas.lock().send_later(follower, unanswered);
             return false;
         };
         // The follower reckons its promise from when it heard: only a lease from before that ends in time.
@@ -158,11 +157,7 @@ impl DataNode {
         if is_heartbeat {
             self.last_shipped.lock().insert(follower.to_owned(), now);
         }
-        replicas
-            .unsent
-            .entry(follower.to_owned())
-            .or_default()
-            .extend(later);
+        replicas.send_later(follower, later);
         appends
     }
 
@@ -191,8 +186,7 @@ impl DataNode {
             match primary.replied(follower, asked, reply) {
                 Ok(_) => {
                     if primary.lacks_entries(follower) {
-                        let unsent = replicas.unsent.entry(follower.to_owned()).or_default();
-                        unsent.insert(*shard);
+                        replicas.send_later(follower, [*shard]);
                     }
                     self.advance(&mut replicas, [*shard]);
                 }

@@ -222,7 +222,7 @@ impl DataNode {
         let followers: Vec<_> = primary.followers().map(str::to_owned).collect();
         replica.lsns.insert(position.sequence, lsn);
         for follower in followers {
-            replicas.unsent.entry(follower).or_default().insert(shard);
+            replicas.send_later(&follower, [shard]);
         }
         self.advance(&mut replicas, [shard]);
         self.unsent.notify_waiters();
