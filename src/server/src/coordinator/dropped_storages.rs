@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use neorunbase_catalog::snapshot::DroppedStorage;
-use neorunbase_protocol::message::{ChangeStorage, RequestBody, StorageId, shard_id};
+use neorunbase_protocol::message::{ChangeStorage, RequestBody, StorageId};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::fault::planted;
 
@@ -27,30 +27,27 @@ pub async fn drop_forever(coordinator: &Coordinator) -> Infallible {
         let dropped = coordinator.metadata.snapshot().dropped.clone();
         let now = clock.monotonic();
         known_since.retain(|storage, _| dropped.iter().any(|dropped| dropped.storage == *storage));
-        let is_due = |dropped: &&DroppedStorage| {
-            let since = *known_since.entry(dropped.storage).or_insert(now);
-            now.since(since) >= DROP_DELAY
-        };
-        let due: Vec<_> = dropped.iter().filter(is_due).copied().collect();
+        let mut due: BTreeMap<u32, Vec<StorageId>> = BTreeMap::new();
+        for DroppedStorage { group, storage } in dropped {
+            let since = *known_since.entry(storage).or_insert(now);
+            if now.since(since) >= DROP_DELAY {
+                due.entry(group).or_default().push(storage);
+            }
+        }
         let mut gone = Vec::new();
-        for storage in due {
-            match drop_everywhere(coordinator, storage).await {
-                Ok(()) => gone.push(storage),
-                Err(_) if planted("storage-dropped-somewhere") => gone.push(storage),
-                Err(error) => {
-                    tracing::debug!(
-                        storage = storage.storage,
-                        ?error,
-                        "a dropped storage stays for now"
-                    );
+        for (group, storages) in due {
+            match drop_everywhere(coordinator, group, &storages).await {
+                Err(error) if !planted("storage-dropped-somewhere") => {
+                    tracing::debug!(?storages, ?error, "dropped storages stay for now");
                 }
+                _ => gone.extend(storages),
             }
         }
         if gone.is_empty() {
             continue;
         }
         let forgotten = coordinator.metadata.change(|catalog| {
-            catalog.dropped.retain(|dropped| !gone.contains(dropped));
+            catalog.dropped.retain(|dropped| !gone.contains(&dropped.storage));
             Ok(())
         });
         if let Err(error) = forgotten.await {
@@ -59,18 +56,19 @@ pub async fn drop_forever(coordinator: &Coordinator) -> Infallible {
     }
 }
 
-async fn drop_everywhere(coordinator: &Coordinator, dropped: DroppedStorage) -> Result<(), RouteError> {
-    let catalog = coordinator.metadata.snapshot();
-    let shards = catalog.groups.get(&dropped.group).map_or(0, |group| group.shards);
-    for index in 0..shards {
+async fn drop_everywhere(
+    coordinator: &Coordinator,
+    group: u32,
+    storages: &[StorageId],
+) -> Result<(), RouteError> {
+    for shard in coordinator.shards_of_group(group) {
         let build = |shard| {
             RequestBody::ChangeStorage(ChangeStorage {
                 shard,
                 create: Vec::new(),
-                drop: vec![dropped.storage],
+                drop: storages.to_vec(),
             })
         };
-        let shard = shard_id(dropped.group, index);
         coordinator.router.call_repeatable(shard, build).await?;
     }
     Ok(())

@@ -23,7 +23,7 @@ use std::sync::Arc;
 use neorunbase_catalog::CatalogSnapshot;
 use neorunbase_catalog::schema::User;
 use neorunbase_frontend::scram::ScramVerifier;
-use neorunbase_protocol::message::{CollectGarbage, RequestBody, StaleTableReply};
+use neorunbase_protocol::message::{CollectGarbage, RequestBody, ShardId, StaleTableReply, shard_id};
 use neorunbase_txn::timestamp::{TimestampSource, first_of_millisecond, milliseconds_of};
 use neorunbase_types::{Result, SqlError};
 use neorunbase_world::World;
@@ -137,6 +137,13 @@ impl Coordinator {
             must_change_password: password.is_none(),
         };
         catalog.users.insert(user.name.clone(), user);
+    }
+
+    /// The shards of a group; none if there is no such group.
+    fn shards_of_group(&self, group: u32) -> Vec<ShardId> {
+        let catalog = self.metadata.snapshot();
+        let shards = catalog.groups.get(&group).map_or(0, |group| group.shards);
+        (0..shards).map(|index| shard_id(group, index)).collect()
     }
 
     /// A number for the hidden key of a row, never used before.

@@ -268,26 +268,24 @@ impl Execution<'_> {
         Ok(group)
     }
 
-    pub(super) fn shards_of_group(&self, group: u32) -> Vec<ShardId> {
-        let catalog = self.core.coordinator.metadata.snapshot();
-        let shards = catalog.groups.get(&group).map_or(0, |group| group.shards);
-        (0..shards).map(|index| shard_id(group, index)).collect()
-    }
-
     async fn create_storages(&self, group: u32, storages: &[StorageId]) -> Result<()> {
-        let router = &self.core.coordinator.router;
-        let calls = self.shards_of_group(group).into_iter().map(|shard| async move {
-            let outcome = router
-                .call_repeatable(shard, |shard| {
-                    RequestBody::ChangeStorage(ChangeStorage {
-                        shard,
-                        create: storages.to_vec(),
-                        drop: Vec::new(),
+        let coordinator = &self.core.coordinator;
+        let router = &coordinator.router;
+        let calls = coordinator
+            .shards_of_group(group)
+            .into_iter()
+            .map(|shard| async move {
+                let outcome = router
+                    .call_repeatable(shard, |shard| {
+                        RequestBody::ChangeStorage(ChangeStorage {
+                            shard,
+                            create: storages.to_vec(),
+                            drop: Vec::new(),
+                        })
                     })
-                })
-                .await;
-            answer(outcome).map(drop)
-        });
+                    .await;
+                answer(outcome).map(drop)
+            });
         try_join_all(calls).await.map(drop)
     }
 

@@ -112,7 +112,7 @@ impl Execution<'_> {
             }
         };
         let router = &coordinator.router;
-        let calls = self
+        let calls = coordinator
             .shards_of_group(table.group)
             .into_iter()
             .map(|shard| async move {
