@@ -1,8 +1,18 @@
 //! What became of recent transactions, so that repeated and late messages get the same answer.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use neorunbase_protocol::message::{Timestamp, TransactionId};
+
+/// An anchor keeps a commit decision at least for so long, unless the Coordinator itself says that it has it.
+pub const COMMIT_KEPT_FOR: Duration = Duration::from_secs(120);
+
+/// A Coordinator that hears later than this after it began to ask for a commit that there is no trace of it does not know
+/// whether it was aborted, or committed and forgotten. Half of [`COMMIT_KEPT_FOR`]: clocks may differ in rate.
+pub const ABORT_BELIEVED_FOR: Duration = Duration::from_secs(60);
+
+const _: () = assert!(2 * ABORT_BELIEVED_FOR.as_secs() <= COMMIT_KEPT_FOR.as_secs());
 
 /// How a transaction ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,6 +11,11 @@ use super::refusal::may_be_tried_again;
 /// Servers keep history for at least so long: whoever takes longer to read may be told that it is gone.
 const SHORTEST_RETENTION_MICROS: u64 = 2_000_000;
 
+/// Bits of a timestamp below its milliseconds (docs/decisions/as-of-system-time.md).
+const COUNTER_BITS: u32 = 20;
+/// Timestamps may run ahead of the clock by so much: each new leader begins a few seconds ahead, and clocks differ.
+const AHEAD_AT_MOST_MS: u64 = 60_000;
+
 /// Judges the history of `rows` rows with keys from 0 on.
 pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected: bool) -> Report {
     let mut violations = Vec::new();
@@ -62,6 +67,7 @@ pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected
         }
     }
     violations.extend(backwards(&fresh));
+    violations.extend(runs_ahead(&fresh));
     Report {
         workload: "history-reads".to_owned(),
         is_complete: finals > 0,
@@ -105,6 +111,22 @@ fn backwards(fresh: &[(&Record<HistoryOperation>, u64)]) -> Option<String> {
         }
     }
     None
+}
+
+/// Ages can be read off timestamps: they advance as the clock does.
+fn runs_ahead(fresh: &[(&Record<HistoryOperation>, u64)]) -> Option<String> {
+    let (first, first_timestamp) = fresh.first()?;
+    let (record, timestamp) = fresh.iter().find(|(record, timestamp)| {
+        let advanced_ms = (timestamp >> COUNTER_BITS).saturating_sub(first_timestamp >> COUNTER_BITS);
+        let completed = record.completed_micros.unwrap_or(u64::MAX);
+        let passed_ms = completed.saturating_sub(first.invoked_micros) / 1_000;
+        advanced_ms > passed_ms.saturating_add(AHEAD_AT_MOST_MS)
+    })?;
+    Some(format!(
+        "timestamps run ahead of the clock: {first_timestamp} for {}, {timestamp} for {}",
+        describe(first),
+        describe(record)
+    ))
 }
 
 fn describe(record: &Record<HistoryOperation>) -> String {
@@ -164,6 +186,18 @@ mod tests {
             !check(&history[..7], 2, false).is_complete,
             "nobody looked at the end"
         );
+    }
+
+    #[test]
+    fn rejects_timestamps_that_leave_the_clock() {
+        let at = |second: u64, advanced_ms: u64| {
+            let timestamp = (1_000_000 + advanced_ms) << COUNTER_BITS;
+            look(second * 1_000_000, Look::Fresh, timestamp, &[(0, 1), (1, -1)])
+        };
+        let near = [at(0, 0), at(10, 9_000), at(20, 79_000)];
+        assert!(check(&near, 2, false).violations.is_empty());
+        let far = [at(0, 0), at(10, 9_000), at(20, 81_000)];
+        assert_eq!(check(&far, 2, false).violations.len(), 1);
     }
 
     #[test]

@@ -161,13 +161,15 @@ impl Oracle {
             return Err(CoordinationError::BadVersion(paths::TIMESTAMP_LIMIT.to_owned()));
         }
         let now_ms = u64::try_from(self.world.clock.wall_clock_unix_micros() / 1_000).unwrap_or(0);
-        let last_ms = milliseconds_of(self.window.lock().last.max(current));
         let window_ms = if buggify("small window of timestamps") {
             50
         } else {
             WINDOW_MS
         };
-        let limit = first_of_millisecond(now_ms.max(last_ms) + window_ms);
+        let last = self.window.lock().last;
+        let counts_from_limit = takeover || planted("oracle-limit-creeps");
+        let last = if counts_from_limit { last.max(current) } else { last };
+        let limit = limit_after(current, last, now_ms, window_ms);
         let data = Bytes::from(format!("{limit} {:016x}", self.nonce));
         match found {
             Some((_, version)) => drop(coordination.set(paths::TIMESTAMP_LIMIT, data, version).await?),
@@ -239,6 +241,13 @@ impl Oracle {
             )),
         }
     }
+}
+
+/// The limit that lets timestamps follow the wall clock for `window_ms` from now, or be counted on for so long if `last`, the
+/// last one that may have been handed out, is ahead of the clock. It depends on what was used, not on how often it was raised:
+/// a successor begins at the limit, and must not find itself days ahead of the clock.
+fn limit_after(current: Timestamp, last: Timestamp, now_ms: u64, window_ms: u64) -> Timestamp {
+    current.max(first_of_millisecond(now_ms.max(milliseconds_of(last)) + window_ms))
 }
 
 fn parse_limit(data: &[u8]) -> Result<(Timestamp, u64), CoordinationError> {
@@ -382,5 +391,28 @@ impl TimestampSource for LeaderTimestamps {
         receiver
             .await
             .unwrap_or_else(|_| Err(TimestampError::Unavailable("the request was dropped".to_owned())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_stays_near_the_clock_however_often_it_is_raised() {
+        let mut limit = 0;
+        for now_ms in (1_000_000..2_000_000).step_by(400) {
+            let last = first_of_millisecond(now_ms);
+            limit = limit_after(limit, last, now_ms, WINDOW_MS);
+            assert_eq!(milliseconds_of(limit), now_ms + WINDOW_MS);
+        }
+    }
+
+    #[test]
+    fn the_limit_never_goes_back_and_leaves_room_above_what_was_used() {
+        let at = first_of_millisecond;
+        assert_eq!(limit_after(at(9_000), at(1_000), 1_000, 3_000), at(9_000));
+        assert_eq!(limit_after(at(9_000), at(9_000) + 5, 1_000, 3_000), at(12_000));
+        assert_eq!(limit_after(at(9_000), at(8_000), 1_000, 50), at(9_000));
     }
 }

@@ -17,6 +17,7 @@ use neorunbase_protocol::message::{
 };
 use neorunbase_sql::plan::{AsOf, IsolationLevel};
 use neorunbase_txn::ReadSet;
+use neorunbase_txn::outcomes::ABORT_BELIEVED_FOR;
 use neorunbase_txn::timestamp::{TimestampError, TimestampSource};
 use neorunbase_types::{Result, SqlError, SqlState};
 use neorunbase_world::World;
@@ -663,6 +664,7 @@ impl Transaction {
             anchor,
             commit_timestamp,
         });
+        let asked = clock.monotonic();
         // Deciding again gives the first answer, so a lost one is simply asked for again.
         let committed = match self
             .services
@@ -680,6 +682,8 @@ impl Transaction {
             // A node that has failed, or whose copy is damaged, says nothing of what it did when it was asked before.
             Err(error) => self.outcome_after(anchor, false, error).await,
         };
+        let may_be_forgotten = clock.monotonic().since(asked) > ABORT_BELIEVED_FOR;
+        let committed = committed.map_err(|error| if may_be_forgotten { outcome_unknown() } else { error });
         match &committed {
             // As if this process had died: participants ask the anchor.
             Ok(()) if buggify("second phase left out") => {}
@@ -823,10 +827,7 @@ impl Transaction {
             }
             clock.sleep(RETRY_PAUSE).await;
         }
-        Err(SqlError::new(
-            SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
-            "the outcome of the transaction cannot be learned: it may or may not have been committed",
-        ))
+        Err(outcome_unknown())
     }
 
     fn discard(&mut self) {
@@ -899,6 +900,13 @@ fn finish(
         commit_timestamp,
         forget_decision: forget,
     })
+}
+
+fn outcome_unknown() -> Box<SqlError> {
+    SqlError::new(
+        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+        "the outcome of the transaction cannot be learned: it may or may not have been committed",
+    )
 }
 
 fn aborted() -> Box<SqlError> {

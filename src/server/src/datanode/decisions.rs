@@ -10,6 +10,7 @@ use neorunbase_protocol::message::{
     Decision, DecisionReply, Finish, QueryDecision, Request, RequestBody, ResponseBody, ShardId, Timestamp,
     TransactionId,
 };
+use neorunbase_txn::outcomes::COMMIT_KEPT_FOR;
 use neorunbase_txn::{Lost, Outcome, Phase};
 use neorunbase_world::MonotonicTime;
 use neorunbase_world::clock::timeout;
@@ -27,7 +28,7 @@ use prost::Message;
 const CALL_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a question waits for an outcome that is being written.
 const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
-/// A commit decision that its Coordinator has not closed for so long is closed by the anchor.
+/// A commit decision that its Coordinator has not closed for so long is told to the participants by the anchor.
 const CLOSE_AFTER: Duration = Duration::from_secs(10);
 /// An abort is presumed anyway; its record only guards against messages that are late by less than this.
 const ABORT_KEPT_FOR: Duration = Duration::from_secs(600);
@@ -39,9 +40,9 @@ pub(super) struct KeptDecision {
     pub anchor: ShardId,
     /// When it committed; 0: it aborted.
     pub commit_timestamp: Timestamp,
-    /// Who has to learn it.
+    /// Who has to learn it. Nobody but its Coordinator, if there are none (any more).
     pub participants: Vec<ShardId>,
-    /// Since when it is kept (or was last tried to be closed).
+    /// Since when it is kept (or was last tried to be told to its participants).
     pub since: MonotonicTime,
 }
 
@@ -363,7 +364,12 @@ impl DataNode {
                 _ => {}
             }
         }
-        self.close_decisions().await;
+        let close_after = if buggify("decision told early") {
+            Duration::ZERO
+        } else {
+            CLOSE_AFTER
+        };
+        self.close_decisions(close_after).await;
         if let Err(failure) = self.forget_decisions().await {
             tracing::warn!(?failure, "cannot forget decisions now");
         }
@@ -380,15 +386,16 @@ impl DataNode {
         }
     }
 
-    /// Tells participants of old commit decisions (their Coordinator may be dead), so that those can be forgotten.
-    async fn close_decisions(&self) {
+    /// Tells participants of old commit decisions (their Coordinator may be dead). Such a decision is forgotten when its
+    /// Coordinator, if it is alive after all, has stopped to ask for it.
+    pub(super) async fn close_decisions(&self, close_after: Duration) {
         let now = self.world.clock.monotonic();
         let mut due = Vec::new();
         for (transaction, decision) in self.decisions.lock().iter_mut() {
-            let limit = if decision.commit_timestamp == 0 {
-                ABORT_KEPT_FOR
-            } else {
-                CLOSE_AFTER
+            let limit = match (decision.commit_timestamp, decision.participants.as_slice()) {
+                (0, _) => ABORT_KEPT_FOR,
+                (_, []) => COMMIT_KEPT_FOR,
+                _ => close_after,
             };
             if now.since(decision.since) > limit {
                 decision.since = now;
@@ -396,8 +403,15 @@ impl DataNode {
             }
         }
         for (transaction, decision) in due {
-            if decision.commit_timestamp == 0 || self.tell_participants(transaction, &decision).await {
+            if decision.commit_timestamp == 0 || decision.participants.is_empty() {
                 self.forget_later(transaction);
+            } else if self.tell_participants(transaction, &decision).await {
+                neorunbase_world::sometimes!("decision-told-by-its-anchor");
+                if planted("decision-forgotten-when-told") {
+                    self.forget_later(transaction);
+                } else if let Some(decision) = self.decisions.lock().get_mut(&transaction) {
+                    decision.participants.clear();
+                }
             }
         }
     }

@@ -115,6 +115,23 @@ async fn a_restarted_anchor_remembers_its_decision() {
 }
 
 #[tokio::test]
+async fn a_decision_outlives_its_telling() {
+    let (mut anchor, other) = pair().await;
+    let transaction = prepared(&anchor, &other).await;
+    let timestamp = anchor.cluster.oracle.draw();
+    anchor.decide(&transaction, timestamp).await.unwrap();
+    anchor.node().close_decisions(Duration::ZERO).await;
+    assert_eq!(other.peek(2).await, Some(20));
+    assert_eq!(other.prepared(), 0);
+    anchor.node().sweep().await;
+    anchor.crash().await;
+    anchor.boot().await;
+    // Its Coordinator may still be asking.
+    assert_eq!(anchor.query(&transaction, true).await, Decision::Committed);
+    anchor.decide(&transaction, timestamp).await.unwrap();
+}
+
+#[tokio::test]
 async fn nobody_waits_for_a_dead_coordinator() {
     let (anchor, other) = pair().await;
     let transaction = prepared(&anchor, &other).await;
