@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use neorunbase_protocol::message::{Timestamp, TransactionId};
+use neorunbase_world::fault::planted;
 
 /// An anchor keeps a commit decision at least for so long, unless the Coordinator itself says that it has it.
 pub const COMMIT_KEPT_FOR: Duration = Duration::from_secs(120);
@@ -51,7 +52,8 @@ impl<Detail: Clone> Outcomes<Detail> {
         }
     }
 
-    /// Remembers how `transaction` ended. The first report wins: an outcome never changes.
+    /// Remembers how `transaction` ended. The first report wins: an outcome never changes. (That of the log, though, is
+    /// [above](Self::record_logged) this node's own.)
     pub fn record(&mut self, transaction: TransactionId, outcome: Outcome, detail: Option<Detail>) {
         if transaction == 0 || self.recent.contains_key(&transaction) {
             return;
@@ -63,6 +65,17 @@ impl<Detail: Clone> Outcomes<Detail> {
         {
             self.recent.remove(&oldest);
             self.forgotten = self.forgotten.max(oldest);
+        }
+    }
+
+    /// As [`record`](Self::record), of what a shard's log says. A node that was deposed while it committed a statement took that
+    /// for aborted; its successor may have been sent the same transaction, and have committed it.
+    pub fn record_logged(&mut self, transaction: TransactionId, outcome: Outcome, detail: Option<Detail>) {
+        match self.recent.get_mut(&transaction) {
+            Some(known) if known.0 == Outcome::Aborted && !planted("own-refusal-above-the-log") => {
+                *known = (outcome, detail);
+            }
+            _ => self.record(transaction, outcome, detail),
         }
     }
 
@@ -119,6 +132,19 @@ mod tests {
         assert_eq!(outcomes.get(5), Some(Outcome::Aborted));
         assert!(!outcomes.may_begin(5));
         assert!(outcomes.may_begin(6));
+    }
+
+    #[test]
+    fn the_log_is_above_what_a_deposed_node_believed() {
+        let mut outcomes = Outcomes::<u8>::new(10);
+        outcomes.record(5, Outcome::Aborted, None);
+        outcomes.record_logged(5, Outcome::Committed(9), Some(1));
+        assert_eq!(outcomes.get(5), Some(Outcome::Committed(9)));
+        assert_eq!(outcomes.detail(5), Some(1));
+        outcomes.record_logged(5, Outcome::Aborted, None);
+        assert_eq!(outcomes.get(5), Some(Outcome::Committed(9)));
+        outcomes.record_logged(6, Outcome::Committed(10), None);
+        assert_eq!(outcomes.get(6), Some(Outcome::Committed(10)));
     }
 
     #[test]

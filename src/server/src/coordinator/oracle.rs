@@ -51,6 +51,8 @@ struct Window {
     lease_until: MonotonicTime,
     /// Another leader has raised the limit: this one must not answer until it is elected again.
     deposed: bool,
+    /// Another leader's lease may not have ended yet.
+    awaits_lease: bool,
 }
 
 /// Hands out timestamps while this process leads.
@@ -74,6 +76,7 @@ impl Oracle {
                 limit: 0,
                 lease_until: MonotonicTime(0),
                 deposed: true,
+                awaits_lease: false,
             }),
             raised: Notify::new(),
             overtaken: Notify::new(),
@@ -94,11 +97,17 @@ impl Oracle {
             return Ok(());
         }
         let (found, writer) = self.raise_limit(true).await?;
-        if writer != self.nonce && writer != RELEASED && !planted("oracle-ignores-lease") {
+        let awaits_lease = if planted("takeover-not-awaited-again") {
+            writer != self.nonce && writer != RELEASED
+        } else {
+            self.window.lock().awaits_lease
+        };
+        if awaits_lease && !planted("oracle-ignores-lease") {
             neorunbase_world::sometimes!("oracle-taken-over");
             self.world.clock.sleep(LEASE * (100 + DRIFT_PERCENT) / 100).await;
         }
         let mut window = self.window.lock();
+        window.awaits_lease = false;
         if !planted("oracle-starts-below-limit") {
             window.last = window.last.max(found);
         }
@@ -160,6 +169,10 @@ impl Oracle {
         if !takeover && writer != self.nonce && !planted("oracle-ignores-successor") {
             return Err(CoordinationError::BadVersion(paths::TIMESTAMP_LIMIT.to_owned()));
         }
+        if takeover && writer != self.nonce && writer != RELEASED {
+            // Noted before anything is written: this takeover may be broken off, and the next one finds its own writing.
+            self.window.lock().awaits_lease = true;
+        }
         let now_ms = u64::try_from(self.world.clock.wall_clock_unix_micros() / 1_000).unwrap_or(0);
         let window_ms = if buggify("small window of timestamps") {
             50
@@ -168,7 +181,11 @@ impl Oracle {
         };
         let last = self.window.lock().last;
         let counts_from_limit = takeover || planted("oracle-limit-creeps");
-        let last = if counts_from_limit { last.max(current) } else { last };
+        let last = if counts_from_limit {
+            last.max(current)
+        } else {
+            last
+        };
         let limit = limit_after(current, last, now_ms, window_ms);
         let data = Bytes::from(format!("{limit} {:016x}", self.nonce));
         match found {
@@ -247,7 +264,9 @@ impl Oracle {
 /// last one that may have been handed out, is ahead of the clock. It depends on what was used, not on how often it was raised:
 /// a successor begins at the limit, and must not find itself days ahead of the clock.
 fn limit_after(current: Timestamp, last: Timestamp, now_ms: u64, window_ms: u64) -> Timestamp {
-    current.max(first_of_millisecond(now_ms.max(milliseconds_of(last)) + window_ms))
+    current.max(first_of_millisecond(
+        now_ms.max(milliseconds_of(last)) + window_ms,
+    ))
 }
 
 fn parse_limit(data: &[u8]) -> Result<(Timestamp, u64), CoordinationError> {

@@ -95,6 +95,8 @@ struct Participant {
     revocable: Vec<u32>,
     /// The last one before there was any; 0: none.
     irrevocable: u32,
+    /// It holds rows there that it has only locked.
+    locks_rows: bool,
 }
 
 impl Participant {
@@ -454,12 +456,31 @@ impl Transaction {
                     node,
                     revocable: Vec::new(),
                     irrevocable: 0,
+                    locks_rows: false,
                 };
                 participant.sent(sequence, revocable);
                 self.participants.insert(*shard, participant);
             }
         }
         Ok(self.context(self.id, snapshot))
+    }
+
+    /// As [`write_context`](Self::write_context), for a statement that locks rows and may write none.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn locking_context(
+        &mut self,
+        shards: &[ShardId],
+        snapshot: Timestamp,
+    ) -> Result<StatementContext> {
+        let context = self.write_context(shards, snapshot).await?;
+        for shard in shards {
+            if let Some(participant) = self.participants.get_mut(shard) {
+                participant.locks_rows = true;
+            }
+        }
+        Ok(context)
     }
 
     async fn locate(&self, shard: ShardId) -> Result<(ShardRef, String)> {
@@ -586,6 +607,40 @@ impl Transaction {
             .map_err(RouteError::into_statement_error)
     }
 
+    /// Whether rows that were only locked are still held, now that `commit_timestamp` has been drawn: whoever locks them next
+    /// then sees this commit. Nothing is logged of such locks, so they end with the term in which they were obtained.
+    async fn check_row_locks(&self, commit_timestamp: Timestamp) -> Result<()> {
+        if planted("row-locks-not-checked") {
+            return Ok(());
+        }
+        let router = &self.services.router.within(&self.touched);
+        let locked = self
+            .participants
+            .iter()
+            .filter(|(_, participant)| participant.locks_rows);
+        let calls = locked.map(|(shard, _)| {
+            let build = move |shard| {
+                RequestBody::Validate(Validate {
+                    transaction: self.id,
+                    commit_timestamp,
+                    reads: ReadSetMessage {
+                        snapshot: commit_timestamp,
+                        shards: vec![ShardReads {
+                            shard,
+                            tables: Vec::new(),
+                        }],
+                    },
+                })
+            };
+            neorunbase_world::sometimes!("row-locks-checked-at-commit");
+            router.call_repeatable(*shard, build)
+        });
+        try_join_all(calls)
+            .await
+            .map(|_| ())
+            .map_err(RouteError::into_statement_error)
+    }
+
     async fn commit_local(
         &self,
         nodes: BTreeMap<String, Vec<ShardRef>>,
@@ -659,6 +714,10 @@ impl Transaction {
             self.finish_in_background(nodes, anchor, 0, true);
             return Err(error);
         }
+        if let Err(error) = self.check_row_locks(commit_timestamp).await {
+            self.finish_in_background(nodes, anchor, 0, true);
+            return Err(error);
+        }
         let decide = RequestBody::Decide(Decide {
             transaction: self.id,
             anchor,
@@ -683,7 +742,13 @@ impl Transaction {
             Err(error) => self.outcome_after(anchor, false, error).await,
         };
         let may_be_forgotten = clock.monotonic().since(asked) > ABORT_BELIEVED_FOR;
-        let committed = committed.map_err(|error| if may_be_forgotten { outcome_unknown() } else { error });
+        let committed = committed.map_err(|error| {
+            if may_be_forgotten {
+                outcome_unknown()
+            } else {
+                error
+            }
+        });
         match &committed {
             // As if this process had died: participants ask the anchor.
             Ok(()) if buggify("second phase left out") => {}

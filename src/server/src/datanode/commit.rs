@@ -489,12 +489,17 @@ impl DataNode {
         }
         let unsettled = Unsettled::new(self, &participant)?;
         if participant.writes.lock().is_empty() && !is_anchor {
-            // Nothing to decide here: it read and locked only.
             for reference in &request.shards {
                 self.check_current(reference, request.transaction)?;
             }
             let (node, participant) = unsettled.disarm();
-            node.settle(&participant, Outcome::Committed(0), None);
+            // Nothing to log: it read and locked only. But whoever gets its locks next must see its commit, so they are held
+            // until the second phase, too.
+            if planted("lock-only-parts-end-at-prepare") {
+                node.settle(&participant, Outcome::Committed(0), None);
+            } else {
+                participant.prepared();
+            }
             return Ok(());
         }
         self.check_still_served(&participant)?;
@@ -539,7 +544,7 @@ impl DataNode {
         let unknown = Failure::UnknownTransaction(request.transaction);
         let wanted = outcome_at(request.commit_timestamp);
         let Some(participant) = self.decider(request.transaction, request.anchor.shard) else {
-            return match (self.known_outcome(request.transaction), wanted) {
+            return match (self.known_decision(request.transaction), wanted) {
                 (Some(known), _) if known == wanted => Ok(()),
                 (Some(_), Outcome::Committed(timestamp)) if planted("double-decision") => {
                     self.overwrite_decision(request.transaction, timestamp);

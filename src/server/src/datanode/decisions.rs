@@ -148,11 +148,17 @@ impl DataNode {
     }
 
     /// How a transaction that this node does not hold any more has ended.
-    pub(super) fn known_outcome(&self, transaction: TransactionId) -> Option<Outcome> {
+    fn known_outcome(&self, transaction: TransactionId) -> Option<Outcome> {
         if let Some(decision) = self.decisions.lock().get(&transaction) {
             return Some(outcome_at(decision.commit_timestamp));
         }
         self.outcomes.lock().get(transaction)
+    }
+
+    /// As [`known_outcome`](Self::known_outcome), if that is its anchor's decision: that it had nothing to commit here is none.
+    pub(super) fn known_decision(&self, transaction: TransactionId) -> Option<Outcome> {
+        self.known_outcome(transaction)
+            .filter(|outcome| *outcome != Outcome::Committed(0))
     }
 
     /// The decision becomes another one: a planted bug.
@@ -207,7 +213,12 @@ impl DataNode {
         abort_if_abandoned: bool,
         one_round: bool,
     ) -> Result<DecisionReply, Failure> {
-        if let Some(outcome) = self.known_outcome(transaction) {
+        let known = if one_round {
+            self.known_outcome(transaction)
+        } else {
+            self.known_decision(transaction)
+        };
+        if let Some(outcome) = known {
             return Ok(reply(outcome));
         }
         let Some(participant) = self.decider(transaction, anchor) else {

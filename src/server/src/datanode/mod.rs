@@ -118,6 +118,7 @@ pub struct DataNode {
     decisions: Mutex<BTreeMap<TransactionId, KeptDecision>>,
     /// Decisions to delete with the next sweep.
     forgettable: Mutex<Vec<(ShardId, TransactionId)>>,
+    drawn_timestamps: Mutex<garbage::DrawnTimestamps>,
     locks: LockTable,
     programs: ProgramCache,
     /// When the last checkpoint began (monotonic nanoseconds).

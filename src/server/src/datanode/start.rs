@@ -178,6 +178,7 @@ impl DataNode {
             receiving: tokio::sync::Mutex::new(()),
             decisions: Mutex::new(BTreeMap::new()),
             forgettable: Mutex::new(Vec::new()),
+            drawn_timestamps: Mutex::default(),
             locks: LockTable::new(world.entropy.next_u64()),
             programs: ProgramCache::new(config.program_cache_entries),
             last_checkpoint: AtomicU64::new(world.clock.monotonic().0),

@@ -42,7 +42,7 @@ impl Execution<'_> {
         let snapshot = self.transaction.statement_snapshot(is_one_row(&targets)).await?;
         let locking = select.locking;
         let write_context = match locking {
-            Some(_) => Some(self.transaction.write_context(&shards, snapshot).await?),
+            Some(_) => Some(self.transaction.locking_context(&shards, snapshot).await?),
             None => None,
         };
         let parameters = encode_tuple(&self.parameters);

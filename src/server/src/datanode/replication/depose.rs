@@ -116,7 +116,8 @@ impl DataNode {
     pub(in crate::datanode) fn strip_or_lose(&self, participant: &Arc<Participant>, shard: &Shard) {
         let touched = participant.touches(shard.id)
             || participant.participation().decides && participant.participation().anchor == shard.id;
-        if touched && self.strip(participant, shard) {
+        // Locks in other shards are held for it until its outcome is heard of, as if it had written there.
+        if touched && self.strip(participant, shard) && !participant.has_locks() {
             self.lose(participant);
         }
     }

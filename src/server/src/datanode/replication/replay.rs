@@ -158,7 +158,7 @@ impl DataNode {
                 };
                 let outcome = outcome_at(commit.commit_timestamp);
                 let mut outcomes = self.outcomes.lock();
-                outcomes.record(commit.transaction, outcome, Some(reply));
+                outcomes.record_logged(commit.transaction, outcome, Some(reply));
             }
             LogEntry::Prepare(record) => {
                 let lsn = Some(lsn);
@@ -169,7 +169,8 @@ impl DataNode {
             LogEntry::Outcome(record) => {
                 replica.prepared.remove(&record.transaction);
                 let outcome = outcome_at(record.commit_timestamp);
-                self.outcomes.lock().record(record.transaction, outcome, None);
+                let mut outcomes = self.outcomes.lock();
+                outcomes.record_logged(record.transaction, outcome, None);
             }
             LogEntry::Forget(_)
             | LogEntry::TermBegan(_)

@@ -57,7 +57,7 @@ impl DataNode {
             };
             let commit_timestamp: Timestamp = value.commit_timestamp;
             let mut outcomes = self.outcomes.lock();
-            outcomes.record(transaction, outcome_at(commit_timestamp), None);
+            outcomes.record_logged(transaction, outcome_at(commit_timestamp), None);
             drop(outcomes);
             let decision = KeptDecision::new(shard.id, value.participants, commit_timestamp, self);
             self.keep_decision(transaction, decision);

@@ -132,6 +132,40 @@ async fn a_decision_outlives_its_telling() {
 }
 
 #[tokio::test]
+async fn rows_that_were_only_locked_stay_so_until_the_outcome() {
+    let (anchor, other) = pair().await;
+    other.insert(&other.autocommit(), &[(2, 20)]).await.unwrap();
+    for (row, is_told) in [(1, true), (3, false)] {
+        let transaction = anchor.begin();
+        other
+            .read_locked(&transaction, 2, LockMode::Exclusive, LockWait::Wait)
+            .await
+            .unwrap();
+        anchor.insert(&transaction, &[(row, 10)]).await.unwrap();
+        anchor.prepare(&transaction, SHARD).await.unwrap();
+        other.prepare(&transaction, SHARD).await.unwrap();
+        let next = other.begin();
+        let lock = |wait| other.read_locked(&next, 2, LockMode::Exclusive, wait);
+        let refused = lock(LockWait::NoWait).await.unwrap_err();
+        assert_eq!(refused.sql_state, "55P03");
+        // What it holds there is no decision.
+        assert_eq!(other.prepared(), 0);
+        let timestamp = anchor.cluster.oracle.draw();
+        anchor.decide(&transaction, timestamp).await.unwrap();
+        if is_told {
+            other.finish(&transaction, timestamp, false).await.unwrap();
+            lock(LockWait::NoWait).await.unwrap();
+        } else {
+            // The Coordinator is dead; the node asks the anchor when it is tired of waiting.
+            lock(LockWait::Wait).await.unwrap();
+        }
+        other.roll_back(&next).await;
+        anchor.finish(&transaction, timestamp, true).await.unwrap();
+    }
+    assert_eq!(other.node().locks.locked_keys(), 0);
+}
+
+#[tokio::test]
 async fn nobody_waits_for_a_dead_coordinator() {
     let (anchor, other) = pair().await;
     let transaction = prepared(&anchor, &other).await;
