@@ -74,11 +74,34 @@ impl FaultPlan {
             faults.push(ScheduledFault { at_ms, fault });
             at_ms += random.random_range(100..=2 * mean_gap_ms);
         }
+        if let Some(death) = draw_long_death(seed, topology, length_ms) {
+            let place = faults.partition_point(|fault| fault.at_ms <= death.at_ms);
+            faults.insert(place, death);
+        }
         Self {
             faults,
             final_power_loss,
         }
     }
+}
+
+/// One seed in four whose shards have several copies loses a node for long enough that it is replaced, beside all else.
+/// (Drawn apart: the rest of a seed's plan stays the same with and without it.)
+fn draw_long_death(seed: u64, topology: &Topology, length_ms: u64) -> Option<ScheduledFault> {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x6c6f_6e67_6465_6174);
+    if !topology.is_replicated || !random.random_bool(0.25) {
+        return None;
+    }
+    let fault = Fault::LongDeath {
+        node: topology.data_nodes.choose(&mut random).cloned()?,
+        down_ms: topology.given_up_after_ms + random.random_range(2_000..=15_000),
+        disk: *[DiskCrash::Kept, DiskCrash::Lost, DiskCrash::Torn].choose(&mut random)?,
+        is_replaced: random.random_bool(0.5),
+    };
+    // Where there is time for that, it comes back before everything heals.
+    let latest_ms = length_ms.saturating_sub(fault.lasts_ms()).max(1_000);
+    let at_ms = random.random_range(500..=latest_ms);
+    (at_ms < length_ms).then_some(ScheduledFault { at_ms, fault })
 }
 
 /// A side, and the links to the rest that hold. The coordination service is never on it.
@@ -349,6 +372,7 @@ mod tests {
             is_replicated: true,
             coordination: vec!["coordination".into()],
             clients: vec!["client-1".into()],
+            given_up_after_ms: 10_000,
         }
     }
 
@@ -415,11 +439,13 @@ mod tests {
                     }
                     Fault::BitRot { node, .. } => assert_eq!(node, "data-1", "the others stay good"),
                     Fault::RollingRestart { nodes, .. } => assert_eq!(nodes.len(), 5),
+                    Fault::LongDeath { down_ms, .. } => assert!(*down_ms > topology().given_up_after_ms),
                     _ => {}
                 }
             }
         }
-        assert_eq!(kinds.len(), KINDS.len(), "{kinds:?}");
+        // Long deaths, with and without a new disk, are drawn apart.
+        assert_eq!(kinds.len(), KINDS.len() + 2, "{kinds:?}");
         assert!((5..60).contains(&quiet), "{quiet} seeds without a fault");
     }
 }
