@@ -48,6 +48,8 @@ mod trace;
 mod verdict;
 #[cfg(madsim)]
 mod world;
+#[cfg(madsim)]
+mod writability;
 
 /// A fifth of a simulation's time is spent on small allocations.
 #[cfg(madsim)]

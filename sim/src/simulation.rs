@@ -32,6 +32,7 @@ use crate::roles::{PASSWORD, POSTGRESQL_PORT};
 use crate::trace::{Trace, trace};
 use crate::verdict::Verdict;
 use crate::world::now_nanos;
+use crate::writability::unwritable_tables;
 
 /// A cluster that nothing breaks must accept its first tables within this.
 const SETUP_LIMIT: Duration = Duration::from_secs(60);
@@ -280,6 +281,7 @@ async fn drama(
             "clients do not end although their calls have deadlines".to_owned(),
         ));
     }
+    everything_is_written(&machines[0], &target, trace).await?;
     copies_agree(cluster).await?;
     copies_are_well_placed(cluster).await?;
     if let Some(disk) = configuration.plan.final_power_loss {
@@ -315,7 +317,21 @@ async fn drama(
     if !complaints.is_empty() {
         return Err((Verdict::Liveness, complaints));
     }
+    if configuration.plan.final_power_loss.is_some() {
+        everything_is_written(&machines[0], &target, trace).await?;
+    }
     Ok(())
+}
+
+async fn everything_is_written(
+    world: &ClientWorld,
+    target: &Target,
+    trace: &Trace,
+) -> Result<(), (Verdict, Vec<String>)> {
+    match unwritable_tables(world, target, trace).await {
+        complaints if complaints.is_empty() => Ok(()),
+        complaints => Err((Verdict::Liveness, complaints)),
+    }
 }
 
 fn describe_faults(faults: &BTreeMap<&'static str, u32>, last: Option<DiskCrash>) -> String {
