@@ -319,6 +319,7 @@ async fn drama(
     }
     if configuration.plan.final_power_loss.is_some() {
         everything_is_written(&machines[0], &target, trace).await?;
+        copies_agree(cluster).await?;
     }
     Ok(())
 }
