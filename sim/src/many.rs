@@ -34,10 +34,36 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// All it printed.
     pub output: String,
-    /// Its trace hash.
-    pub hash: Option<String>,
+    /// What two runs of it must agree in.
+    pub fingerprint: Option<Fingerprint>,
     /// Real time.
     pub took: Duration,
+}
+
+/// What two runs must agree in, beside their verdict. Everything that is not in the trace shows in the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// A hash over the events.
+    pub trace: String,
+    /// The next number of the random generator.
+    pub unseed: String,
+    /// A hash over what clients saw.
+    pub histories: String,
+}
+
+impl Fingerprint {
+    /// From what a simulation has printed; `None`: it did not come to its end.
+    fn find(output: &str) -> Option<Self> {
+        let after = |label: &str| {
+            let found = output.lines().find_map(|line| line.strip_prefix(label));
+            found.map(str::to_owned)
+        };
+        Some(Self {
+            trace: after("trace hash: ")?,
+            unseed: after("unseed: ")?,
+            histories: after("histories hash: ")?,
+        })
+    }
 }
 
 impl Outcome {
@@ -126,14 +152,11 @@ impl Children {
             verdict = Verdict::Liveness;
             output.push_str(&format!("  ! ended after {:?} of real time\n", self.wall_limit));
         }
-        let hash = output
-            .lines()
-            .find_map(|line| line.strip_prefix("trace hash: "))
-            .map(str::to_owned);
+        let fingerprint = Fingerprint::find(&output);
         Ok(Outcome {
             verdict,
             output,
-            hash,
+            fingerprint,
             took: started.elapsed(),
         })
     }
@@ -260,20 +283,25 @@ pub fn check_determinism(children: &Children, tasks: &[Task<'_>]) -> anyhow::Res
             (first, second)
         });
         let (first, second) = (first?, second?);
-        match (&first.hash, &second.hash) {
+        match (&first.fingerprint, &second.fingerprint) {
             (Some(one), Some(other)) if one == other && first.verdict == second.verdict => {
-                println!("{}: {one} twice ({})", task.label(), first.verdict.label());
+                println!(
+                    "{}: {} twice ({})",
+                    task.label(),
+                    one.trace,
+                    first.verdict.label()
+                );
             }
             _ => {
                 equal = false;
                 println!(
                     "{}: two runs differ: {:?} and {:?}",
                     task.label(),
-                    first.hash,
-                    second.hash
+                    first.fingerprint,
+                    second.fingerprint
                 );
                 print_first_difference(&paths)?;
-                if first.hash.is_none() {
+                if first.fingerprint.is_none() {
                     println!("{}", first.output);
                 }
             }

@@ -23,6 +23,7 @@ use neorunbase_workloads::savepoint_locks::SavepointLocks;
 use neorunbase_workloads::secondary_index::SecondaryIndex;
 use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use crate::cluster::Cluster;
 use crate::configuration::Configuration;
@@ -104,6 +105,16 @@ pub fn run(configuration: &Configuration, trace: &Trace) -> (Findings, Histories
 pub struct Histories(Vec<Arc<dyn Workload>>);
 
 impl Histories {
+    /// A hash over all that clients saw.
+    pub fn digest(&self) -> std::io::Result<String> {
+        let mut hash = Sha256::new();
+        for (name, lines) in self.to_json_lines()? {
+            hash.update(name.as_bytes());
+            hash.update(lines.as_bytes());
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// The name of each workload with its history as JSON lines.
     pub fn to_json_lines(&self) -> std::io::Result<Vec<(String, String)>> {
         let mut all = Vec::new();
