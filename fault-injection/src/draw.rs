@@ -133,6 +133,16 @@ fn draw_split(topology: &Topology, random: &mut SmallRng) -> (Vec<NodeName>, Vec
     (side, spared)
 }
 
+/// Who has a disk that faults can break: what a Coordinator keeps is in its engine, below which there is none here. It is not
+/// drawn: whoever is meant anyway, if it has one.
+fn with_disk(topology: &Topology, server: &NodeName) -> NodeName {
+    let place = topology.coordinators.iter().position(|name| name == server);
+    let Some(place) = place.filter(|_| !topology.data_nodes.is_empty()) else {
+        return server.clone();
+    };
+    topology.data_nodes[place % topology.data_nodes.len()].clone()
+}
+
 fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
     let server = topology.servers().choose(random).cloned().unwrap_or_default();
     let for_ms = duration(random);
@@ -196,14 +206,19 @@ fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
             }
         }
         "slow-disk" => Fault::SlowDisk {
-            node: server,
+            node: with_disk(topology, &server),
             delay_ms: random.random_range(5..=300),
             for_ms: 2 * for_ms,
         },
-        "full-disk" => Fault::FullDisk { node: server, for_ms },
-        "sync-error" => Fault::SyncError { node: server },
+        "full-disk" => Fault::FullDisk {
+            node: with_disk(topology, &server),
+            for_ms,
+        },
+        "sync-error" => Fault::SyncError {
+            node: with_disk(topology, &server),
+        },
         "crash-in-sync" => Fault::CrashInSync {
-            node: server,
+            node: with_disk(topology, &server),
             after_syncs: random.random_range(0..10),
             down_ms: random.random_range(2..=800),
             disk,
@@ -437,6 +452,10 @@ mod tests {
                         let last_cut = nodes.iter().map(|swizzled| swizzled.from_ms).max();
                         assert!(nodes.iter().all(|swizzled| Some(swizzled.until_ms) >= last_cut));
                     }
+                    Fault::SlowDisk { node, .. }
+                    | Fault::FullDisk { node, .. }
+                    | Fault::SyncError { node }
+                    | Fault::CrashInSync { node, .. } => assert!(topology().data_nodes.contains(node)),
                     Fault::BitRot { node, .. } => assert_eq!(node, "data-1", "the others stay good"),
                     Fault::RollingRestart { nodes, .. } => assert_eq!(nodes.len(), 5),
                     Fault::LongDeath { down_ms, .. } => assert!(*down_ms > topology().given_up_after_ms),
