@@ -31,6 +31,8 @@ mod planted;
 #[cfg(madsim)]
 mod recording;
 #[cfg(madsim)]
+mod regressions;
+#[cfg(madsim)]
 mod replicas;
 #[cfg(madsim)]
 mod roles;
