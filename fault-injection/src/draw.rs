@@ -74,11 +74,34 @@ impl FaultPlan {
             faults.push(ScheduledFault { at_ms, fault });
             at_ms += random.random_range(100..=2 * mean_gap_ms);
         }
+        if let Some(death) = draw_long_death(seed, topology, length_ms) {
+            let place = faults.partition_point(|fault| fault.at_ms <= death.at_ms);
+            faults.insert(place, death);
+        }
         Self {
             faults,
             final_power_loss,
         }
     }
+}
+
+/// One seed in four whose shards have several copies loses a node for long enough that it is replaced, beside all else.
+/// (Drawn apart: the rest of a seed's plan stays the same with and without it.)
+fn draw_long_death(seed: u64, topology: &Topology, length_ms: u64) -> Option<ScheduledFault> {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x6c6f_6e67_6465_6174);
+    if !topology.is_replicated || !random.random_bool(0.25) {
+        return None;
+    }
+    let fault = Fault::LongDeath {
+        node: topology.data_nodes.choose(&mut random).cloned()?,
+        down_ms: topology.given_up_after_ms + random.random_range(2_000..=15_000),
+        disk: *[DiskCrash::Kept, DiskCrash::Lost, DiskCrash::Torn].choose(&mut random)?,
+        is_replaced: random.random_bool(0.5),
+    };
+    // Where there is time for that, it comes back before everything heals.
+    let latest_ms = length_ms.saturating_sub(fault.lasts_ms()).max(1_000);
+    let at_ms = random.random_range(500..=latest_ms);
+    (at_ms < length_ms).then_some(ScheduledFault { at_ms, fault })
 }
 
 /// A side, and the links to the rest that hold. The coordination service is never on it.
@@ -108,6 +131,16 @@ fn draw_split(topology: &Topology, random: &mut SmallRng) -> (Vec<NodeName>, Vec
         }
     }
     (side, spared)
+}
+
+/// Who has a disk that faults can break: what a Coordinator keeps is in its engine, below which there is none here. It is not
+/// drawn: whoever is meant anyway, if it has one.
+fn with_disk(topology: &Topology, server: &NodeName) -> NodeName {
+    let place = topology.coordinators.iter().position(|name| name == server);
+    let Some(place) = place.filter(|_| !topology.data_nodes.is_empty()) else {
+        return server.clone();
+    };
+    topology.data_nodes[place % topology.data_nodes.len()].clone()
 }
 
 fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
@@ -173,14 +206,19 @@ fn draw_fault(kind: &str, topology: &Topology, random: &mut SmallRng) -> Fault {
             }
         }
         "slow-disk" => Fault::SlowDisk {
-            node: server,
+            node: with_disk(topology, &server),
             delay_ms: random.random_range(5..=300),
             for_ms: 2 * for_ms,
         },
-        "full-disk" => Fault::FullDisk { node: server, for_ms },
-        "sync-error" => Fault::SyncError { node: server },
+        "full-disk" => Fault::FullDisk {
+            node: with_disk(topology, &server),
+            for_ms,
+        },
+        "sync-error" => Fault::SyncError {
+            node: with_disk(topology, &server),
+        },
         "crash-in-sync" => Fault::CrashInSync {
-            node: server,
+            node: with_disk(topology, &server),
             after_syncs: random.random_range(0..10),
             down_ms: random.random_range(2..=800),
             disk,
@@ -349,6 +387,7 @@ mod tests {
             is_replicated: true,
             coordination: vec!["coordination".into()],
             clients: vec!["client-1".into()],
+            given_up_after_ms: 10_000,
         }
     }
 
@@ -413,13 +452,19 @@ mod tests {
                         let last_cut = nodes.iter().map(|swizzled| swizzled.from_ms).max();
                         assert!(nodes.iter().all(|swizzled| Some(swizzled.until_ms) >= last_cut));
                     }
+                    Fault::SlowDisk { node, .. }
+                    | Fault::FullDisk { node, .. }
+                    | Fault::SyncError { node }
+                    | Fault::CrashInSync { node, .. } => assert!(topology().data_nodes.contains(node)),
                     Fault::BitRot { node, .. } => assert_eq!(node, "data-1", "the others stay good"),
                     Fault::RollingRestart { nodes, .. } => assert_eq!(nodes.len(), 5),
+                    Fault::LongDeath { down_ms, .. } => assert!(*down_ms > topology().given_up_after_ms),
                     _ => {}
                 }
             }
         }
-        assert_eq!(kinds.len(), KINDS.len(), "{kinds:?}");
+        // Long deaths, with and without a new disk, are drawn apart.
+        assert_eq!(kinds.len(), KINDS.len() + 2, "{kinds:?}");
         assert!((5..60).contains(&quiet), "{quiet} seeds without a fault");
     }
 }

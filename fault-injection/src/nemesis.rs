@@ -46,6 +46,10 @@ pub trait Victim: Send + Sync {
     fn drain(&self, node: &str, is_wanted: bool);
     /// Ends a node's session with the coordination service.
     fn expire_session(&self, node: &str);
+    /// Takes a node down for good: only [`revive`](Self::revive) brings it up again.
+    fn die(&self, node: &str, disk: DiskCrash);
+    /// Brings a node that has died up again, with an empty disk if that is asked for and nothing is lost by it.
+    fn revive(&self, node: &str, is_replaced: bool);
     /// Closes the connection of a node's session with the coordination service, and keeps it from coming back (or lets it).
     fn disconnect(&self, node: &str, is_kept_away: bool);
     /// Sets by how much a node's server of the coordination service is behind the others, and whether reads there wait until
@@ -67,6 +71,7 @@ pub trait Victim: Send + Sync {
 #[derive(Debug)]
 enum Relief {
     Restart(Vec<NodeName>),
+    Revive(NodeName, bool),
     Heal(Vec<(NodeName, NodeName)>),
     FastLink(NodeName, NodeName),
     FastDisk(NodeName),
@@ -153,6 +158,15 @@ impl<'a> Nemesis<'a> {
             } => {
                 victim.kill(node, *disk, *silent);
                 self.relieve_at(until_ms, Relief::Restart(vec![node.clone()]));
+            }
+            Fault::LongDeath {
+                node,
+                disk,
+                is_replaced,
+                ..
+            } => {
+                victim.die(node, *disk);
+                self.relieve_at(until_ms, Relief::Revive(node.clone(), *is_replaced));
             }
             Fault::PowerLoss { disk, .. } => {
                 let servers = victim.servers();
@@ -300,6 +314,7 @@ impl<'a> Nemesis<'a> {
         let victim = self.victim;
         match relief {
             Relief::Restart(nodes) => nodes.iter().for_each(|node| victim.restart(node)),
+            Relief::Revive(node, is_replaced) => victim.revive(&node, is_replaced),
             Relief::Heal(links) => links.iter().for_each(|(from, to)| victim.heal(from, to)),
             Relief::FastLink(one, other) => victim.slow_link(&one, &other, Duration::ZERO),
             Relief::RoomOnDisk(node) => victim.fill_disk(&node, false),

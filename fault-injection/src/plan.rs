@@ -42,6 +42,17 @@ pub enum Fault {
         /// Peers hear nothing, as if the machine lost power, instead of seeing connections close.
         silent: bool,
     },
+    /// A Data Node dies and stays dead for so long that its copies are made elsewhere; nothing brings it up before.
+    LongDeath {
+        /// Which.
+        node: NodeName,
+        /// How long it stays down, in milliseconds.
+        down_ms: u64,
+        /// What its disk keeps.
+        disk: DiskCrash,
+        /// It comes back with an empty disk, if no shard counts on it any more.
+        is_replaced: bool,
+    },
     /// All nodes lose power at the same instant and come back.
     PowerLoss {
         /// How long they stay down, in milliseconds.
@@ -253,6 +264,10 @@ impl Fault {
                 ..
             } => "process kill",
             Self::Kill { .. } => "machine crash",
+            Self::LongDeath {
+                is_replaced: true, ..
+            } => "long death with a new disk",
+            Self::LongDeath { .. } => "long death",
             Self::PowerLoss { .. } => "power loss of all",
             Self::Cut { both_ways: true, .. } => "cut link",
             Self::Cut { .. } => "cut one way",
@@ -281,7 +296,9 @@ impl Fault {
     /// How long the fault lasts, in milliseconds.
     pub fn lasts_ms(&self) -> u64 {
         match self {
-            Self::Kill { down_ms, .. } | Self::PowerLoss { down_ms, .. } => *down_ms,
+            Self::Kill { down_ms, .. }
+            | Self::LongDeath { down_ms, .. }
+            | Self::PowerLoss { down_ms, .. } => *down_ms,
             Self::Cut { for_ms, .. }
             | Self::Isolate { for_ms, .. }
             | Self::Split { for_ms, .. }
@@ -342,6 +359,8 @@ pub struct Topology {
     pub coordination: Vec<NodeName>,
     /// Nodes of clients: only their links break.
     pub clients: Vec<NodeName>,
+    /// After this a Data Node that is away is taken to be gone, in milliseconds.
+    pub given_up_after_ms: u64,
 }
 
 impl FaultPlan {

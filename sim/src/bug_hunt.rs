@@ -95,7 +95,8 @@ fn search(
     // A seed that fails without the bug as well has not found it.
     let is_found =
         |seed: u64, outcome: &Outcome| outcome.verdict != Verdict::Passed && unplanted.passes(children, seed);
-    let outcomes = children.run_all(range.clone(), Some(bug), |seed, outcome| {
+    let seeds: Vec<u64> = range.clone().collect();
+    let outcomes = children.run_all(&seeds, Some(bug), |seed, outcome| {
         let is_found = is_found(seed, outcome);
         if is_found {
             lock(&finders).insert(seed);

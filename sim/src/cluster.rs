@@ -54,6 +54,13 @@ struct Machine {
     failed_syncs_seen: Mutex<u64>,
 }
 
+/// A node that nothing brings up before it is revived.
+struct Death {
+    at_nanos: u64,
+    /// Of the process that died.
+    session: Option<SessionId>,
+}
+
 /// The cluster. Machines live as long as it does, their processes come and go.
 pub struct Cluster {
     configuration: Configuration,
@@ -69,6 +76,8 @@ pub struct Cluster {
     is_rolling: AtomicBool,
     /// Whether it is to go no further: everything heals.
     is_called_off: AtomicBool,
+    /// Nodes that nothing brings up before they are revived.
+    dead: Mutex<BTreeMap<String, Death>>,
     /// Data Nodes that are to be emptied.
     draining: Mutex<BTreeSet<String>>,
     /// Itself, for tasks that outlive a call.
@@ -133,6 +142,7 @@ impl Cluster {
                 lagging: Mutex::default(),
                 is_rolling: AtomicBool::new(false),
                 is_called_off: AtomicBool::new(false),
+                dead: Mutex::default(),
                 draining: Mutex::default(),
                 own: weak.clone(),
                 exits,

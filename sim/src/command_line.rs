@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Parser;
 use clap::builder::PossibleValuesParser;
 use tracing::Level;
@@ -19,6 +20,7 @@ use crate::many::{self, Children, Task};
 use crate::observation::Logs;
 use crate::planted::{self, PlantedBug};
 use crate::recording::Recording;
+use crate::regressions;
 use crate::shrink::{self, Limits};
 use crate::single::{self, Wishes};
 use crate::verdict::Verdict;
@@ -40,11 +42,14 @@ struct Arguments {
     /// Run these seeds, each in a process of its own: A..B, without B. Ends with what they have covered.
     #[arg(long, value_parser = parse_range)]
     seeds: Option<Range<u64>>,
+    /// Run the seeds in this file as well as those of --seeds: one a line, and what it has found.
+    #[arg(long, conflicts_with_all = ["seed", "bugs"])]
+    regressions: Option<PathBuf>,
     /// Run again what a failure has written (its folder, or its plan.json): nothing is drawn.
-    #[arg(long, conflicts_with_all = ["seed", "seeds", "bugs", "minutes", "seconds", "bug"])]
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "regressions", "bugs", "minutes", "seconds", "bug"])]
     replay: Option<PathBuf>,
     /// Make the failure of --seed or --replay smaller, and write the evidence of what is left of it.
-    #[arg(long, conflicts_with_all = ["seeds", "bugs", "check_determinism"])]
+    #[arg(long, conflicts_with_all = ["seeds", "regressions", "bugs", "check_determinism"])]
     shrink: bool,
     /// Simulations that --shrink may run.
     #[arg(long, default_value_t = 300)]
@@ -179,22 +184,22 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<u8> {
     }
     let bug = arguments.bug.as_deref();
     if arguments.check_determinism {
-        let tasks: Vec<Task<'_>> = match (&arguments.seeds, arguments.seed, &arguments.replay) {
-            (Some(range), _, _) => range.clone().map(|seed| Task::Seed(seed, bug)).collect(),
-            (None, Some(seed), _) => vec![Task::Seed(seed, bug)],
-            (None, None, Some(path)) => vec![Task::Replay(path)],
-            (None, None, None) => anyhow::bail!("say --seed N, --seeds A..B or --replay PATH"),
+        let seeds = seeds(arguments)?;
+        let tasks: Vec<Task<'_>> = match (arguments.seed, &arguments.replay) {
+            _ if !seeds.is_empty() => seeds.iter().map(|seed| Task::Seed(*seed, bug)).collect(),
+            (Some(seed), _) => vec![Task::Seed(seed, bug)],
+            (None, Some(path)) => vec![Task::Replay(path)],
+            (None, None) => anyhow::bail!("say --seed N, --seeds A..B or --replay PATH"),
         };
         return many::check_determinism(&children, &tasks).map(exit_code);
     }
-    if let Some(range) = &arguments.seeds {
-        let suite = many::seeds(&children, range.clone(), bug)?;
+    let seeds = seeds(arguments)?;
+    if !seeds.is_empty() {
+        let suite = many::seeds(&children, &seeds, bug)?;
         let is_covered = suite.never_reached.is_empty();
         if arguments.require_coverage && !is_covered {
             eprintln!(
-                "cargo sim: no seed of {}..{} has reached {}",
-                range.start,
-                range.end,
+                "cargo sim: none of the seeds has reached {}",
                 suite.never_reached.join(", ")
             );
         }
@@ -205,6 +210,22 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<u8> {
         });
     }
     one(arguments, &children)
+}
+
+/// Those of `--seeds`, then those of `--regressions`.
+fn seeds(arguments: &Arguments) -> anyhow::Result<Vec<u64>> {
+    let mut seeds: Vec<u64> = arguments.seeds.clone().unwrap_or_default().collect();
+    if let Some(file) = &arguments.regressions {
+        let text =
+            std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let regressions = regressions::parse(&text).with_context(|| format!("in {}", file.display()))?;
+        for seed in regressions {
+            if !seeds.contains(&seed) {
+                seeds.push(seed);
+            }
+        }
+    }
+    Ok(seeds)
 }
 
 fn hunt(arguments: &Arguments, children: &Children, range: &Range<u64>) -> anyhow::Result<u8> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use neorunbase_fault_injection::{FaultPlan, Topology};
+use neorunbase_server::cluster::DEFAULT_GRACE_PERIOD;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -102,10 +103,24 @@ pub struct Knobs {
     pub copy_piece_bytes: usize,
     /// How long an interrupted copy may go on, in milliseconds.
     pub copy_kept_ms: u64,
+    /// How long a Data Node may be away before its copies are made elsewhere, in milliseconds.
+    #[serde(default = "default_grace_ms")]
+    pub grace_ms: u64,
+}
+
+/// What it was before it could be drawn: plans from then do not tell.
+fn default_grace_ms() -> u64 {
+    u64::try_from(DEFAULT_GRACE_PERIOD.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Drawn apart, so that everything else of a seed stays what it was without it.
+fn draw_grace_ms(seed: u64) -> u64 {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x6772_6163_6570_6572);
+    pick(&mut random, &[3_000, 5_000, 10_000, 30_000])
 }
 
 impl Knobs {
-    fn draw(random: &mut SmallRng) -> Self {
+    fn draw(seed: u64, random: &mut SmallRng) -> Self {
         Self {
             checkpoint_interval_ms: pick(random, &[1_000, 5_000, 20_000, 180_000]),
             checkpoint_wal_bytes: pick(random, &[16 << 10, 256 << 10, 64 << 20]),
@@ -123,6 +138,7 @@ impl Knobs {
             copy_bytes_per_second: pick(random, &[256 << 10, 1 << 20, 64 << 20]),
             copy_piece_bytes: pick(random, &[256, 4 << 10, 256 << 10]),
             copy_kept_ms: pick(random, &[500, 10_000, 120_000]),
+            grace_ms: draw_grace_ms(seed),
         }
     }
 }
@@ -176,7 +192,7 @@ impl Configuration {
             sync_micros: (sync_min, sync_min + random.random_range(100..=5_000)),
             drift_ppm: Vec::new(),
             wall_skew_micros: Vec::new(),
-            knobs: Knobs::draw(&mut random),
+            knobs: Knobs::draw(seed, &mut random),
             plan: FaultPlan::default(),
         };
         if random.random_bool(0.4) {
@@ -255,6 +271,7 @@ impl Configuration {
             is_replicated: self.replicas > 1,
             coordination: vec![COORDINATION.to_owned()],
             clients: self.client_names(),
+            given_up_after_ms: self.session_timeout_ms + self.knobs.grace_ms,
         }
     }
 
@@ -299,6 +316,15 @@ mod tests {
             let written = serde_json::to_string(&drawn).unwrap();
             assert_eq!(serde_json::from_str::<Configuration>(&written).unwrap(), drawn);
         }
+    }
+
+    #[test]
+    fn plans_from_before_the_grace_period_was_drawn_are_read() {
+        let drawn = Configuration::draw(1, Duration::from_secs(60));
+        let mut written = serde_json::to_value(&drawn).unwrap();
+        written["knobs"].as_object_mut().unwrap().remove("grace_ms");
+        let read: Configuration = serde_json::from_value(written).unwrap();
+        assert_eq!(read.knobs.grace_ms, 30_000);
     }
 
     #[test]

@@ -31,6 +31,8 @@ mod planted;
 #[cfg(madsim)]
 mod recording;
 #[cfg(madsim)]
+mod regressions;
+#[cfg(madsim)]
 mod replicas;
 #[cfg(madsim)]
 mod roles;
@@ -48,6 +50,8 @@ mod trace;
 mod verdict;
 #[cfg(madsim)]
 mod world;
+#[cfg(madsim)]
+mod writability;
 
 /// A fifth of a simulation's time is spent on small allocations.
 #[cfg(madsim)]

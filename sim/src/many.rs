@@ -1,11 +1,10 @@
 //! Many simulations, each in a process of its own.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -34,10 +33,36 @@ pub struct Outcome {
     pub verdict: Verdict,
     /// All it printed.
     pub output: String,
-    /// Its trace hash.
-    pub hash: Option<String>,
+    /// What two runs of it must agree in.
+    pub fingerprint: Option<Fingerprint>,
     /// Real time.
     pub took: Duration,
+}
+
+/// What two runs must agree in, beside their verdict. Everything that is not in the trace shows in the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// A hash over the events.
+    pub trace: String,
+    /// The next number of the random generator.
+    pub unseed: String,
+    /// A hash over what clients saw.
+    pub histories: String,
+}
+
+impl Fingerprint {
+    /// From what a simulation has printed; `None`: it did not come to its end.
+    fn find(output: &str) -> Option<Self> {
+        let after = |label: &str| {
+            let found = output.lines().find_map(|line| line.strip_prefix(label));
+            found.map(str::to_owned)
+        };
+        Some(Self {
+            trace: after("trace hash: ")?,
+            unseed: after("unseed: ")?,
+            histories: after("histories hash: ")?,
+        })
+    }
 }
 
 impl Outcome {
@@ -126,47 +151,43 @@ impl Children {
             verdict = Verdict::Liveness;
             output.push_str(&format!("  ! ended after {:?} of real time\n", self.wall_limit));
         }
-        let hash = output
-            .lines()
-            .find_map(|line| line.strip_prefix("trace hash: "))
-            .map(str::to_owned);
+        let fingerprint = Fingerprint::find(&output);
         Ok(Outcome {
             verdict,
             output,
-            hash,
+            fingerprint,
             took: started.elapsed(),
         })
     }
 
-    /// Runs all seeds, `jobs` at a time; `each` is told of every end and says whether to go on.
+    /// Runs all of `seeds` in their order, `jobs` at a time; `each` is told of every end and says whether to go on.
     pub fn run_all(
         &self,
-        seeds: Range<u64>,
+        seeds: &[u64],
         bug: Option<&str>,
         each: impl Fn(u64, &Outcome) -> bool + Sync,
     ) -> anyhow::Result<BTreeMap<u64, Outcome>> {
-        let next = AtomicU64::new(seeds.start);
+        let next = AtomicUsize::new(0);
         let outcomes = Mutex::new(BTreeMap::new());
         let failure = Mutex::new(None);
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.max(1) {
                 scope.spawn(|| {
                     loop {
-                        let seed = next.fetch_add(1, Ordering::Relaxed);
-                        if seed >= seeds.end {
+                        let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)).copied() else {
                             return;
-                        }
+                        };
                         match self.run(Task::Seed(seed, bug), None) {
                             Ok(outcome) => {
                                 let go_on = each(seed, &outcome);
                                 lock(&outcomes).insert(seed, outcome);
                                 if !go_on {
-                                    next.store(seeds.end, Ordering::Relaxed);
+                                    next.store(seeds.len(), Ordering::Relaxed);
                                 }
                             }
                             Err(error) => {
                                 *lock(&failure) = Some(error);
-                                next.store(seeds.end, Ordering::Relaxed);
+                                next.store(seeds.len(), Ordering::Relaxed);
                             }
                         }
                     }
@@ -187,7 +208,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// What a range of seeds has come to.
+/// What a suite of seeds has come to.
 pub struct Suite {
     /// Whether all passed.
     pub has_passed: bool,
@@ -195,13 +216,13 @@ pub struct Suite {
     pub never_reached: Vec<String>,
 }
 
-/// Runs a range of seeds and reports, failures first.
-pub fn seeds(children: &Children, range: Range<u64>, bug: Option<&str>) -> anyhow::Result<Suite> {
-    let total = range.end.saturating_sub(range.start);
+/// Runs seeds and reports, failures first.
+pub fn seeds(children: &Children, seeds: &[u64], bug: Option<&str>) -> anyhow::Result<Suite> {
+    let total = seeds.len();
     let started = Instant::now();
     let finished = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
-    let outcomes = children.run_all(range, bug, |seed, outcome| {
+    let outcomes = children.run_all(seeds, bug, |seed, outcome| {
         let finished = finished.fetch_add(1, Ordering::Relaxed) + 1;
         if outcome.verdict != Verdict::Passed {
             failed.fetch_add(1, Ordering::Relaxed);
@@ -260,20 +281,25 @@ pub fn check_determinism(children: &Children, tasks: &[Task<'_>]) -> anyhow::Res
             (first, second)
         });
         let (first, second) = (first?, second?);
-        match (&first.hash, &second.hash) {
+        match (&first.fingerprint, &second.fingerprint) {
             (Some(one), Some(other)) if one == other && first.verdict == second.verdict => {
-                println!("{}: {one} twice ({})", task.label(), first.verdict.label());
+                println!(
+                    "{}: {} twice ({})",
+                    task.label(),
+                    one.trace,
+                    first.verdict.label()
+                );
             }
             _ => {
                 equal = false;
                 println!(
                     "{}: two runs differ: {:?} and {:?}",
                     task.label(),
-                    first.hash,
-                    second.hash
+                    first.fingerprint,
+                    second.fingerprint
                 );
                 print_first_difference(&paths)?;
-                if first.hash.is_none() {
+                if first.fingerprint.is_none() {
                     println!("{}", first.output);
                 }
             }

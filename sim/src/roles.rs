@@ -146,6 +146,7 @@ pub async fn coordinator(world: World, name: &str, configuration: &Configuration
         max_connections: 200,
         // Guessing passwords is no fault of the plan's, and every connection would pay for it.
         scram_iterations: 1,
+        grace_period: Duration::from_millis(configuration.knobs.grace_ms),
     };
     let handle = start_coordinator(world, settings, &master_key()?).await?;
     Ok(Box::new(CoordinatorRole(handle)))

@@ -23,6 +23,7 @@ use neorunbase_workloads::savepoint_locks::SavepointLocks;
 use neorunbase_workloads::secondary_index::SecondaryIndex;
 use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 
 use crate::cluster::Cluster;
 use crate::configuration::Configuration;
@@ -32,6 +33,7 @@ use crate::roles::{PASSWORD, POSTGRESQL_PORT};
 use crate::trace::{Trace, trace};
 use crate::verdict::Verdict;
 use crate::world::now_nanos;
+use crate::writability::unwritable_tables;
 
 /// A cluster that nothing breaks must accept its first tables within this.
 const SETUP_LIMIT: Duration = Duration::from_secs(60);
@@ -103,6 +105,16 @@ pub fn run(configuration: &Configuration, trace: &Trace) -> (Findings, Histories
 pub struct Histories(Vec<Arc<dyn Workload>>);
 
 impl Histories {
+    /// A hash over all that clients saw.
+    pub fn digest(&self) -> std::io::Result<String> {
+        let mut hash = Sha256::new();
+        for (name, lines) in self.to_json_lines()? {
+            hash.update(name.as_bytes());
+            hash.update(lines.as_bytes());
+        }
+        Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
     /// The name of each workload with its history as JSON lines.
     pub fn to_json_lines(&self) -> std::io::Result<Vec<(String, String)>> {
         let mut all = Vec::new();
@@ -280,6 +292,7 @@ async fn drama(
             "clients do not end although their calls have deadlines".to_owned(),
         ));
     }
+    everything_is_written(&machines[0], &target, trace).await?;
     copies_agree(cluster).await?;
     copies_are_well_placed(cluster).await?;
     if let Some(disk) = configuration.plan.final_power_loss {
@@ -315,7 +328,22 @@ async fn drama(
     if !complaints.is_empty() {
         return Err((Verdict::Liveness, complaints));
     }
+    if configuration.plan.final_power_loss.is_some() {
+        everything_is_written(&machines[0], &target, trace).await?;
+        copies_agree(cluster).await?;
+    }
     Ok(())
+}
+
+async fn everything_is_written(
+    world: &ClientWorld,
+    target: &Target,
+    trace: &Trace,
+) -> Result<(), (Verdict, Vec<String>)> {
+    match unwritable_tables(world, target, trace).await {
+        complaints if complaints.is_empty() => Ok(()),
+        complaints => Err((Verdict::Liveness, complaints)),
+    }
 }
 
 fn describe_faults(faults: &BTreeMap<&'static str, u32>, last: Option<DiskCrash>) -> String {

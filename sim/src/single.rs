@@ -59,6 +59,7 @@ pub fn run(recording: &Recording, wishes: &Wishes) -> anyhow::Result<Verdict> {
     println!("reached: {}", reached.join(" "));
     println!("trace hash: {hash}");
     println!("unseed: {:016x}", findings.unseed);
+    println!("histories hash: {}", histories.digest()?);
 
     let text = trace.take_text().unwrap_or_default();
     if let Some(path) = &wishes.trace {

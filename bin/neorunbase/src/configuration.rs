@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use neorunbase_rocksdb_engine::RocksDbOptions;
+use neorunbase_server::cluster::DEFAULT_GRACE_PERIOD;
 use neorunbase_server::datanode::DataNodeConfig;
 use neorunbase_server::datanode::config::ReplicationConfig;
 use serde::de::DeserializeOwned;
@@ -59,6 +60,8 @@ pub struct CoordinatorConfiguration {
     pub replicas_default: u32,
     /// PostgreSQL clients at a time.
     pub max_connections: usize,
+    /// A data node that is away for longer is taken to have lost its copies: others are made elsewhere.
+    pub data_node_grace_seconds: u64,
     /// How to reach ZooKeeper.
     pub zookeeper: ZooKeeperConfiguration,
 }
@@ -74,6 +77,7 @@ impl Default for CoordinatorConfiguration {
             shards_default: 4,
             replicas_default: 1,
             max_connections: 1_000,
+            data_node_grace_seconds: DEFAULT_GRACE_PERIOD.as_secs(),
             zookeeper: ZooKeeperConfiguration::default(),
         }
     }
@@ -135,6 +139,9 @@ impl CoordinatorConfiguration {
         }
         if !(1..=1024).contains(&configuration.shards_default) {
             return Err(Refusal("shards_default must be between 1 and 1024".to_owned()));
+        }
+        if configuration.data_node_grace_seconds == 0 {
+            return Err(Refusal("data_node_grace_seconds must not be 0".to_owned()));
         }
         Ok(configuration)
     }

@@ -47,6 +47,7 @@ pub async fn run(file: &Path) -> anyhow::Result<()> {
             admin_password,
             max_connections: configuration.max_connections,
             scram_iterations: SCRAM_ITERATIONS,
+            grace_period: Duration::from_secs(configuration.data_node_grace_seconds),
         };
         let coordinator = start_coordinator(world, settings, &master_key)
             .await

@@ -10,6 +10,7 @@ use neorunbase_coordination::{ClientOptions, EmbeddedService, JournalLocation, S
 use neorunbase_kms::{Keyring, MasterKey};
 use neorunbase_operating_system::FileDisk;
 use neorunbase_rocksdb_engine::RocksDbOptions;
+use neorunbase_server::cluster::DEFAULT_GRACE_PERIOD;
 use neorunbase_server::daemon::{
     CoordinatorHandle, CoordinatorSettings, DataNodeHandle, DataNodeSettings, SCRAM_ITERATIONS,
     start_coordinator, start_data_node,
@@ -123,6 +124,7 @@ impl Cluster {
             admin_password,
             max_connections: MAX_CONNECTIONS,
             scram_iterations: SCRAM_ITERATIONS,
+            grace_period: DEFAULT_GRACE_PERIOD,
         };
         let coordinator = start_coordinator(world, settings, &master_key)
             .await

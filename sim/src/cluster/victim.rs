@@ -7,12 +7,14 @@ use async_trait::async_trait;
 use madsim::runtime::Handle;
 use neorunbase_coordination::{Lag, SessionId};
 use neorunbase_fault_injection::{CutSilence, DiskCrash, Victim};
+use neorunbase_replication::Configuration;
 use neorunbase_world::fault;
 use tokio::sync::oneshot;
 
-use super::{Cluster, SHORTEST_DOWN_TIME};
+use super::{Cluster, Death, SHORTEST_DOWN_TIME};
 use crate::configuration::COORDINATION;
 use crate::trace::trace;
+use crate::world::now_nanos;
 
 /// A process that was asked to shut down is killed if it has not within this.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(10);
@@ -62,6 +64,44 @@ impl Cluster {
             let others = configuration.in_sync.iter().any(|member| member != node);
             others || !configuration.replicas.iter().any(|replica| replica == node)
         })
+    }
+
+    /// Whether nobody counts on what `node` held when it died, nor will by what it has sent before.
+    async fn is_given_up(&self, node: &str) -> bool {
+        let (dead_for, session) = match self.dead.lock().get(node) {
+            Some(death) => (now_nanos() - death.at_nanos, death.session),
+            None => return false,
+        };
+        // By then nothing that it has sent is on its way any more.
+        let long = Duration::from_millis(self.configuration.topology().given_up_after_ms);
+        let service = self.service.lock().clone();
+        let Some(service) = service.filter(|_| Duration::from_nanos(dead_for) >= long) else {
+            return false;
+        };
+        if let Some(session) = session {
+            service.expire_session(session);
+            service.sessions().await;
+        }
+        let map = self.shard_map().await;
+        map.is_some_and(|map| {
+            let counts = |configuration: &Configuration| {
+                configuration.primary == node || configuration.is_in_sync(node)
+            };
+            !map.values().any(counts)
+        })
+    }
+
+    async fn revive_later(&self, node: &str, is_replaced: bool) {
+        let Some(machine) = self.machines.get(node) else {
+            return;
+        };
+        if is_replaced && self.is_given_up(node).await {
+            trace!(self.trace, "node {node} gets an empty disk");
+            machine.disk.wipe();
+            machine.engines.wipe();
+        }
+        self.dead.lock().remove(node);
+        self.restart(node);
     }
 
     async fn rot_while_down(&self, node: &str, down: Duration) {
@@ -132,10 +172,28 @@ impl Victim for Cluster {
         Handle::current().kill(machine.id);
     }
 
+    fn die(&self, node: &str, disk: DiskCrash) {
+        let death = Death {
+            at_nanos: now_nanos(),
+            session: self.session_of(node),
+        };
+        self.dead.lock().insert(node.to_owned(), death);
+        self.kill(node, disk, true);
+    }
+
+    fn revive(&self, node: &str, is_replaced: bool) {
+        let Some(cluster) = self.own.upgrade() else { return };
+        let node = node.to_owned();
+        madsim::task::spawn(async move { cluster.revive_later(&node, is_replaced).await });
+    }
+
     fn restart(&self, node: &str) {
         let Some(machine) = self.machines.get(node) else {
             return;
         };
+        if self.dead.lock().contains_key(node) {
+            return;
+        }
         let mut up = machine.up.lock();
         if *up {
             return;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use neorunbase_fault_injection::FaultPlan;
+use neorunbase_fault_injection::{Fault, FaultPlan};
 
 use super::{Lane, Mark, Span};
 use crate::faulty_nodes::nodes_of;
@@ -80,7 +80,7 @@ pub fn read(trace: &str, plan: &FaultPlan) -> Told {
         for node in nodes {
             let (spans, marks) = told.nodes.entry(node).or_default();
             // What is down is seen by itself.
-            if to <= at || matches!(fault.kind(), "process kill" | "machine crash") {
+            if to <= at || matches!(fault, Fault::Kill { .. } | Fault::LongDeath { .. }) {
                 marks.push(Mark {
                     at,
                     kind: "fault",

@@ -237,6 +237,17 @@ impl SimDisk {
         state.files.retain(|file, _| alive.contains(file));
     }
 
+    /// Another disk stands in its place, with nothing on it. The node is down.
+    pub fn wipe(&self) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        state.files.clear();
+        state.names.clear();
+        state.durable_names.clear();
+        state.unsynced_names.clear();
+        state.directories = BTreeSet::from([String::new()]);
+    }
+
     /// Flips a bit of what was synced to some file in `directory`, of those there but the last one by name: what was written
     /// last could be taken for the work of a crash.
     pub fn rot(&self, directory: &str) {

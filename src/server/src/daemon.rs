@@ -26,7 +26,7 @@ use crate::cluster::drain::{self, DrainError};
 use crate::cluster::failure_domain::Labels;
 use crate::cluster::observer::{observe, observe_forever};
 use crate::cluster::registration::Registration;
-use crate::cluster::{Controller, CoordinatorDirectory, NodeDirectory, ShardMap, paths};
+use crate::cluster::{Controller, ControllerSettings, CoordinatorDirectory, NodeDirectory, ShardMap, paths};
 use crate::coordinator::oracle::{LeaderOracle, LeaderTimestamps, Oracle};
 use crate::coordinator::{
     Coordinator, CoordinatorDefaults, CoordinatorGateway, InternalService, MetadataStore, leadership,
@@ -63,6 +63,8 @@ pub struct CoordinatorSettings {
     pub max_connections: usize,
     /// PBKDF2 rounds of new passwords.
     pub scram_iterations: u32,
+    /// A Data Node that is away for longer is taken to have lost its copies: others are made elsewhere.
+    pub grace_period: Duration,
 }
 
 /// What a Data Node process needs to know.
@@ -290,12 +292,12 @@ pub async fn start_coordinator(
     );
     let observer = observe_forever(world.clone(), directory.clone());
     tasks.add(world.spawner.spawn("observer", Box::pin(observer)));
-    let controller = Controller::run(
-        world.clone(),
-        settings.name.clone(),
-        settings.session_timeout,
-        directory.clone(),
-    );
+    let controller = ControllerSettings {
+        name: settings.name.clone(),
+        session_timeout: settings.session_timeout,
+        grace_period: settings.grace_period,
+    };
+    let controller = Controller::run(world.clone(), controller, directory.clone());
     tasks.add(world.spawner.spawn("controller", Box::pin(controller)));
     let membership = Membership::start(
         world.coordination.clone(),

@@ -86,6 +86,12 @@ impl MemoryEngineFactory {
         Some(stored.get(path)?.open.upgrade()?.snapshot())
     }
 
+    /// [`crash`](Self::crash) of all engines, and nothing is left of them: the node gets another disk.
+    pub fn wipe(&self) {
+        self.crash_all();
+        self.stored.lock().clear();
+    }
+
     /// [`crash`](Self::crash) of all engines: the node's power fails.
     pub fn crash_all(&self) {
         for engine in self.stored.lock().values_mut() {

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use neorunbase_world::shard_engine::{KeyspaceId, ShardEngine};
+use neorunbase_world::shard_engine::{EngineSnapshot, KeyspaceId, ShardEngine};
 use parking_lot::{Mutex, RwLock};
 
 pub use self::apply::RowChange;
@@ -25,7 +25,7 @@ pub use self::garbage::{GarbageCursor, GarbageProgress};
 pub use self::index_build::{IndexBuildCursor, IndexBuildProgress, index_entry};
 pub use self::scan::{IndexScan, VersionScan, VisibleRow};
 pub use self::snapshot::{RangeChange, StoreSnapshot};
-pub use self::version::RowVersion;
+pub use self::version::{OldVersion, RowVersion};
 use crate::StorageError;
 
 /// Small durable facts of the shard, such as decisions. Keys that begin with 0x00 are the store's own.
@@ -35,6 +35,17 @@ pub const HISTORY_KEYSPACE: KeyspaceId = KeyspaceId(2);
 
 /// Where the oldest readable snapshot is kept.
 const COLLECTED_BELOW_KEY: &[u8] = b"\0collected below";
+
+/// What was removed from `engine` for good was superseded at or before this: snapshots from here on lack nothing.
+///
+/// # Errors
+/// Damage, or the engine's error.
+pub fn collected_below(engine: &dyn EngineSnapshot) -> Result<u64, StorageError> {
+    match engine.get(SYSTEM_KEYSPACE, COLLECTED_BELOW_KEY)? {
+        None => Ok(0),
+        Some(value) => version::take_u64(&mut &value[..]),
+    }
+}
 
 /// The rows of one shard.
 ///
@@ -65,10 +76,7 @@ impl ShardStore {
     pub fn new(engine: Arc<dyn ShardEngine>) -> Result<Self, StorageError> {
         engine.create_keyspace(SYSTEM_KEYSPACE)?;
         engine.create_keyspace(HISTORY_KEYSPACE)?;
-        let collected_below = match engine.get(SYSTEM_KEYSPACE, COLLECTED_BELOW_KEY)? {
-            None => 0,
-            Some(value) => version::take_u64(&mut &value[..])?,
-        };
+        let collected_below = collected_below(&*engine.snapshot())?;
         Ok(Self {
             engine,
             collected_below: AtomicU64::new(collected_below),

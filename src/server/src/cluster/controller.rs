@@ -29,8 +29,8 @@ use super::shard_map::{ShardMap, announce_change, change_shard, read_shard_map};
 
 /// How often the Controller looks even if nobody told it to.
 const ROUND_INTERVAL: Duration = Duration::from_secs(1);
-/// A node that is away for longer is taken to have lost its copies.
-const GRACE_PERIOD: Duration = Duration::from_secs(30);
+/// The grace period where nobody says otherwise.
+pub const DEFAULT_GRACE_PERIOD: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
 /// What a shard group's znode asks for.
@@ -42,26 +42,38 @@ pub struct GroupRequirement {
     pub replicas: u32,
 }
 
+/// What a Controller is told.
+#[derive(Clone, Debug)]
+pub struct ControllerSettings {
+    /// The name that it campaigns by.
+    pub name: String,
+    /// Of the coordination session.
+    pub session_timeout: Duration,
+    /// A Data Node that is away for longer is taken to have lost its copies.
+    pub grace_period: Duration,
+}
+
 /// Runs the election and, while elected, the assignments.
 pub struct Controller;
 
 impl Controller {
     /// Campaigns and serves, again and again, until the node dies. What nodes hold is read from `directory`, which
     /// somebody [observes](super::observer).
-    pub async fn run(world: World, name: String, session_timeout: Duration, directory: Arc<NodeDirectory>) {
+    pub async fn run(world: World, settings: ControllerSettings, directory: Arc<NodeDirectory>) {
         let election = Election::new(
             world.coordination.clone(),
             world.clock.clone(),
             &*world.entropy,
-            session_timeout,
+            settings.session_timeout,
             paths::CONTROLLER_ELECTION,
-            &name,
+            &settings.name,
         );
         loop {
             match election.campaign().await {
                 Ok(leadership) => {
                     tracing::info!(epoch = leadership.epoch, "elected as Controller");
-                    let _ = leadership.while_held(assign_forever(&world, &directory)).await;
+                    let assigning = assign_forever(&world, &directory, settings.grace_period);
+                    let _ = leadership.while_held(assigning).await;
                     neorunbase_world::sometimes!("controller-deposed");
                     tracing::info!(epoch = leadership.epoch, "no longer the Controller");
                 }
@@ -72,8 +84,8 @@ impl Controller {
     }
 }
 
-async fn assign_forever(world: &World, directory: &NodeDirectory) {
-    let mut attendance = Attendance::default();
+async fn assign_forever(world: &World, directory: &NodeDirectory, grace_period: Duration) {
+    let mut attendance = Attendance::new(grace_period);
     loop {
         let (mut groups_changed, mut draining_changed) = (None, None);
         let mut members = directory.members();
@@ -116,8 +128,8 @@ async fn assign_forever(world: &World, directory: &NodeDirectory) {
 }
 
 /// Which Data Nodes were seen, and when.
-#[derive(Default)]
 struct Attendance {
+    grace_period: Duration,
     alive: BTreeSet<String>,
     seen: BTreeMap<String, MonotonicTime>,
     /// As they were registered last.
@@ -125,6 +137,16 @@ struct Attendance {
 }
 
 impl Attendance {
+    /// Nobody was seen yet.
+    fn new(grace_period: Duration) -> Self {
+        Self {
+            grace_period,
+            alive: BTreeSet::new(),
+            seen: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        }
+    }
+
     /// Who is registered now.
     fn look<'a>(&mut self, registered: impl Iterator<Item = (&'a String, Registration)>, now: MonotonicTime) {
         self.alive.clear();
@@ -143,7 +165,7 @@ impl Attendance {
             self.seen.entry(name.clone()).or_insert(now);
         }
         let is_gone = |(name, seen): &(&String, &MonotonicTime)| {
-            now.since(**seen) > GRACE_PERIOD && !self.alive.contains(*name)
+            now.since(**seen) > self.grace_period && !self.alive.contains(*name)
         };
         let gone = self.seen.iter().filter(is_gone);
         Nodes {
@@ -170,6 +192,7 @@ async fn place_shards(
     let mut load = Load::of(&map, &nodes, &measured);
     let mut changed = false;
     let mut replicas = BTreeMap::new();
+    let mut relieved = BTreeSet::new();
     for name in coordination.children(paths::GROUPS).await? {
         let (Ok(group), Some((data, _))) = (
             name.parse::<u32>(),
@@ -200,11 +223,15 @@ async fn place_shards(
             let in_force = change_shard(coordination, shard, &next).await?;
             if in_force == next {
                 tracing::info!(shard, ?next, "the Controller has changed who holds a shard");
+                let dropped = current.replicas.iter().find(|name| !next.replicas.contains(name));
+                relieved.extend(dropped.cloned());
             }
             load.replace(shard, current, &next);
+            map.insert(shard, in_force);
             changed = true;
         }
     }
+    report_relieved(&relieved, &map, &nodes);
     let replicas_of = |shard| replicas.get(&shard).copied().unwrap_or(1);
     if !changed && let Some((shard, next)) = balancing_change(&map, replicas_of, &nodes, &load) {
         if change_shard(coordination, shard, &next).await? == next {
@@ -217,6 +244,23 @@ async fn place_shards(
         announce_change(coordination).await?;
     }
     Ok(())
+}
+
+/// Says what it means that nodes have lost copies in a round that led to `map`.
+fn report_relieved(relieved: &BTreeSet<String>, map: &ShardMap, nodes: &Nodes) {
+    for name in relieved {
+        if nodes.gone.contains(name) {
+            // A copy is dropped only once there are enough others.
+            neorunbase_world::sometimes!("gone-node-replaced");
+        }
+        let holds_none = map
+            .values()
+            .all(|configuration| !configuration.replicas.contains(name));
+        if holds_none && nodes.draining.contains(name) {
+            neorunbase_world::sometimes!("drain-finished");
+            tracing::info!(name, "the drained data node holds nothing any more");
+        }
+    }
 }
 
 async fn create_shard(

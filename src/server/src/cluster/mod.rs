@@ -14,7 +14,7 @@ pub mod registration;
 pub mod shard_map;
 mod view;
 
-pub use controller::Controller;
+pub use controller::{Controller, ControllerSettings, DEFAULT_GRACE_PERIOD};
 pub use coordinators::CoordinatorDirectory;
 pub use directory::NodeDirectory;
 pub use shard_map::{ShardMap, ShardMapWatcher};

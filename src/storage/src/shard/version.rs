@@ -42,6 +42,42 @@ impl RowVersion {
     }
 }
 
+/// A row as it was from one commit to another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OldVersion {
+    /// The table's storage.
+    pub storage: u64,
+    /// The row's key.
+    pub key: Bytes,
+    /// The commit that made it.
+    pub commit_timestamp: u64,
+    /// The commit that put another one in its place.
+    pub superseded_at: u64,
+    /// Its content.
+    pub row: Bytes,
+}
+
+impl OldVersion {
+    /// Reads a record of the history keyspace. `None`: it is about a deletion.
+    ///
+    /// # Errors
+    /// [`StorageError::Malformed`].
+    pub fn decode(history_key: &[u8], value: &[u8]) -> Result<Option<Self>, StorageError> {
+        let (storage, key, commit_timestamp) = split_history_key(history_key)?;
+        let record = decode_history(value)?;
+        let HistoryKind::Version(Some(row)) = record.kind else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            storage,
+            key: Bytes::copy_from_slice(key),
+            commit_timestamp,
+            superseded_at: record.superseded_at,
+            row: Bytes::copy_from_slice(row),
+        }))
+    }
+}
+
 /// A newest version's commit timestamp and row.
 #[inline]
 pub(super) fn split_newest(value: &[u8]) -> Result<(u64, Option<&[u8]>), StorageError> {

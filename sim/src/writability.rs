@@ -1,0 +1,95 @@
+//! Whether everything can be written, once nothing is broken and no client is left that could hold a lock.
+//!
+//! Each row is given the value that it has: histories stay true, and a shard that refuses writes for ever, or a lock
+//! that outlived its transaction, shows.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use neorunbase_workloads::client::CallResult;
+use neorunbase_workloads::{Client, ClientWorld, Target};
+
+use crate::trace::{Trace, trace};
+
+/// Each table must be written within this.
+pub const WRITE_LIMIT: Duration = Duration::from_secs(30);
+/// A statement is given up, and tried again, after this.
+const CALL_LIMIT: Duration = Duration::from_secs(10);
+const RETRY_PAUSE: Duration = Duration::from_millis(300);
+const UNDEFINED_TABLE: &str = "42P01";
+
+/// Writes all rows of all tables; what is wrong with those that could not be written in time.
+pub async fn unwritable_tables(world: &ClientWorld, target: &Target, trace: &Trace) -> Vec<String> {
+    let target = Target {
+        call_deadline: CALL_LIMIT,
+        ..target.clone()
+    };
+    let within = WRITE_LIMIT.as_secs();
+    let tables = match retry(world, &target, async |client| tables(client).await).await {
+        Ok(tables) => tables,
+        Err(error) => {
+            return vec![format!(
+                "nobody tells within {within} s which tables there are: {error}"
+            )];
+        }
+    };
+    let mut complaints = Vec::new();
+    for (table, column) in tables {
+        match retry(world, &target, async |client| {
+            write(client, &table, &column).await
+        })
+        .await
+        {
+            Ok(rows) => trace!(trace, "client has written all {rows} rows of {table}"),
+            Err(error) => complaints.push(format!(
+                "table {table} cannot be written within {within} s: {error}"
+            )),
+        }
+    }
+    complaints
+}
+
+/// The tables with their last column each: that is no key, where there are others.
+async fn tables(client: &Client) -> CallResult<BTreeMap<String, String>> {
+    let columns = client
+        .rows(
+            "SELECT table_name, column_name FROM information_schema.columns \
+             WHERE table_schema = 'public' ORDER BY table_name, ordinal_position",
+        )
+        .await?;
+    let columns = columns.into_iter().filter_map(|row| match row.as_slice() {
+        [Some(table), Some(column)] => Some((table.clone(), column.clone())),
+        _ => None,
+    });
+    Ok(columns.collect())
+}
+
+async fn write(client: &Client, table: &str, column: &str) -> CallResult<u64> {
+    let written = client
+        .run(&format!("UPDATE {table} SET {column} = {column}"))
+        .await;
+    match written {
+        // A definition whose client did not wait for it.
+        Err(error) if error.code() == Some(UNDEFINED_TABLE) => Ok(0),
+        written => written,
+    }
+}
+
+/// Tries until it works or the time is up, each time on a connection of its own: the last error then.
+async fn retry<T>(
+    world: &ClientWorld,
+    target: &Target,
+    attempt: impl AsyncFn(&Client) -> CallResult<T>,
+) -> CallResult<T> {
+    let give_up = world.clock.monotonic().after(WRITE_LIMIT);
+    loop {
+        let result = match Client::connect(world, target).await {
+            Ok(client) => attempt(&client).await,
+            Err(error) => Err(error),
+        };
+        match result {
+            Err(_) if world.clock.monotonic() < give_up => world.clock.sleep(RETRY_PAUSE).await,
+            result => return result,
+        }
+    }
+}
