@@ -20,6 +20,7 @@ pub fn check(workload: &str, records: &[Record<Transaction>], level: Level) -> R
     let mut judge = Judge::new(records, level);
     judge.prove();
     judge.single_transactions();
+    judge.future_reads();
     judge.versions();
     judge.readings();
     judge.missing_appends();
@@ -27,7 +28,7 @@ pub fn check(workload: &str, records: &[Record<Transaction>], level: Level) -> R
         judge.lost_updates();
     }
     let graph = judge.graph();
-    judge.stale_reads(&graph);
+    judge.stale_reads();
     let write_skews = judge.cycles(&graph);
     let committed = records
         .iter()
@@ -221,6 +222,36 @@ impl<'a> Judge<'a> {
                         seen.insert(*key, list.clone());
                     }
                     Action::Read { list: None, .. } => {}
+                }
+            }
+        }
+    }
+
+    /// Internal, whatever becomes of it: no transaction sees its own appends before it makes them.
+    fn future_reads(&mut self) {
+        for (index, record) in self.records.iter().enumerate() {
+            let mut made = BTreeSet::new();
+            for action in &record.operation.actions {
+                match action {
+                    Action::Append { element, .. } => {
+                        made.insert(*element);
+                    }
+                    Action::Read {
+                        key,
+                        list: Some(list),
+                    } => {
+                        let future = list
+                            .iter()
+                            .find(|element| self.wrote(index, **element) && !made.contains(*element));
+                        if let Some(future) = future {
+                            let what = format!(
+                                "{future} is seen in the list of {key} before it is appended: {}",
+                                self.describe(index)
+                            );
+                            self.report("future read", what);
+                        }
+                    }
+                    Action::Read { list: None, .. } | Action::Savepoint | Action::RollbackTo => {}
                 }
             }
         }
@@ -520,24 +551,60 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A read that misses a write which was acknowledged, or told to another reader, before the reader began.
-    /// Illegal at every level.
-    fn stale_reads(&mut self, graph: &Graph) {
-        let mut known_micros: Vec<Option<u64>> = self
-            .records
-            .iter()
-            .map(|record| record.completed_micros)
-            .collect();
-        for (writer, reader) in graph.edges(Edge::WriteRead) {
-            let told = self.records[reader].completed_micros;
-            known_micros[writer] = known_micros[writer].into_iter().chain(told).min();
-        }
-        for (reader, writer) in graph.edges(Edge::ReadWrite) {
-            let acknowledged = known_micros[writer];
-            if acknowledged.is_some_and(|micros| micros < self.records[reader].invoked_micros) {
-                let what = format!("{} missed {}", self.describe(reader), self.describe(writer));
-                self.report("stale read", what);
+    /// When each transaction was known to have committed: acknowledged, or told to a reader that was answered.
+    fn known_micros(&self) -> BTreeMap<usize, u64> {
+        let mut known = BTreeMap::new();
+        let mut note = |writer, told: Option<u64>| {
+            if let Some(told) = told {
+                let first = known.entry(writer).or_insert(told);
+                *first = told.min(*first);
             }
+        };
+        for (writer, record) in self.took_effect() {
+            note(writer, record.completed_micros);
+        }
+        for read in self.all_reads() {
+            let told = self.records[read.transaction].completed_micros;
+            for element in read.list {
+                if let Some((writer, _)) = self.writers.get(element)
+                    && self.committed(*writer)
+                {
+                    note(*writer, told);
+                }
+            }
+        }
+        known
+    }
+
+    /// A read that misses a write which was acknowledged, or told to another reader, before the reader began; or which
+    /// stands before such a write, as what follows it was committed no sooner. Illegal at every level.
+    fn stale_reads(&mut self) {
+        let known = self.known_micros();
+        let mut missed = BTreeSet::new();
+        for read in self.external_reads() {
+            let Some(later) = self
+                .versions
+                .get(&read.key)
+                .and_then(|list| list.strip_prefix(read.list))
+            else {
+                continue;
+            };
+            let writers = later
+                .iter()
+                .filter_map(|element| self.writers.get(element).map(|(writer, _)| *writer))
+                .filter(|writer| *writer != read.transaction);
+            let first = writers.min_by_key(|writer| known.get(writer).copied().unwrap_or(u64::MAX));
+            if let Some(writer) = first
+                && known
+                    .get(&writer)
+                    .is_some_and(|micros| *micros < self.records[read.transaction].invoked_micros)
+            {
+                missed.insert((read.transaction, writer));
+            }
+        }
+        for (reader, writer) in missed {
+            let what = format!("{} missed {}", self.describe(reader), self.describe(writer));
+            self.report("stale read", what);
         }
     }
 

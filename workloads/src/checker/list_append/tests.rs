@@ -206,6 +206,17 @@ fn rejects_what_a_transaction_must_know_of_itself() {
 }
 
 #[test]
+fn rejects_what_a_transaction_sees_of_its_own_future() {
+    let mut future = concurrent(vec![vec![read(1, &[2]), append(1, 2)], vec![read(1, &[2])]]);
+    expect(&future, Level::ReadCommitted, &["future read"]);
+    future[0].outcome = Outcome::Failed;
+    future.pop();
+    for level in ALL {
+        expect(&future, level, &["future read"]);
+    }
+}
+
+#[test]
 fn rejects_lists_that_fork_repeat_or_come_from_nowhere() {
     let fork = concurrent(vec![
         vec![append(1, 1)],
@@ -236,6 +247,30 @@ fn rejects_lost_appends_and_stale_reads() {
     ];
     assert!(anomalies(&stale, Level::ReadCommitted).contains("stale read"));
     assert!(anomalies(&stale, Level::RepeatableRead).contains("G-single-realtime"));
+}
+
+#[test]
+fn rejects_reads_that_miss_more_than_the_next_append() {
+    let mut history = [
+        transaction(0, 0, 0, vec![append(1, 1)]),
+        transaction(1, 5, 10, vec![append(1, 2)]),
+        transaction(2, 20, 21, vec![read(1, &[])]),
+        transaction(3, 30, 31, vec![read(1, &[1, 2])]),
+    ];
+    history[0].outcome = Outcome::Unknown;
+    history[0].completed_micros = None;
+    expect(&history, Level::ReadCommitted, &["stale read"]);
+    // Begun before the answer, it may come before both.
+    history[2].invoked_micros = 9;
+    expect(&history, Level::ReadCommitted, &[]);
+    // Neither got an answer, but somebody was told.
+    history[1].outcome = Outcome::Unknown;
+    history[1].completed_micros = None;
+    history[2].invoked_micros = 20;
+    expect(&history, Level::ReadCommitted, &[]);
+    let mut told = history.to_vec();
+    told.push(transaction(4, 8, 9, vec![read(1, &[1, 2])]));
+    expect(&told, Level::ReadCommitted, &["stale read"]);
 }
 
 #[test]
