@@ -9,9 +9,11 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallError, CallResult, Client, number};
+use crate::client::{CallError, CallResult, Client, at_most_one, by_key, number};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, fill_table, outcome_of};
+use crate::workload::{
+    Failure, Report, Step, Workload, after_error, conclude_last, create_table, fill_table, judge, outcome_of,
+};
 
 /// How a transfer keeps others out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -136,7 +138,8 @@ impl Bank {
                         .rows(&format!("SELECT balance FROM {table} WHERE id = {id}{lock}"))
                         .await
                         .map_err(before)?;
-                    let balance = number(rows.first().and_then(|row| row.first())).map_err(before)?;
+                    let row = at_most_one(rows).map_err(before)?;
+                    let balance = number(row.as_ref().and_then(|row| row.first())).map_err(before)?;
                     balances.insert(id, balance);
                 }
                 if balances[&from] < amount {
@@ -160,12 +163,8 @@ impl Bank {
     }
 
     async fn read_all(&self, client: &Client) -> CallResult<BTreeMap<i64, i64>> {
-        let rows = client
-            .rows(&format!("SELECT id, balance FROM {}", self.table))
-            .await?;
-        rows.iter()
-            .map(|row| Ok((number(row.first())?, number(row.get(1))?)))
-            .collect()
+        let query = format!("SELECT id, balance FROM {}", self.table);
+        by_key(client.pairs(&query).await?)
     }
 
     async fn read_one_by_one(&self, client: &Client) -> CallResult<BTreeMap<i64, i64>> {
@@ -173,17 +172,17 @@ impl Bank {
         let statement = client
             .prepare(&format!("SELECT balance FROM {} WHERE id = $1", self.table))
             .await?;
-        let mut balances = BTreeMap::new();
+        let mut balances = Vec::new();
         for id in 0..self.accounts {
             for row in client.query(&statement, &[&id]).await? {
                 let balance: i64 = row
                     .try_get(0)
                     .map_err(|error| CallError::Nonsense(error.to_string()))?;
-                balances.insert(id, balance);
+                balances.push((id, balance));
             }
         }
         client.run("COMMIT").await?;
-        Ok(balances)
+        by_key(balances)
     }
 }
 
@@ -274,7 +273,14 @@ impl Workload for Bank {
     async fn finish(&self, client: &Client) -> CallResult<()> {
         let clock = client.world().clock.clone();
         let kind = ReadKind::Final;
-        let balances = self.read_all(client).await?;
+        let balances = match self.read_all(client).await {
+            Ok(balances) => balances,
+            Err(error) => {
+                let balances = BTreeMap::new();
+                let nothing = BankOperation::Read { kind, balances };
+                return conclude_last(client, &self.history, nothing, error);
+            }
+        };
         let operation = BankOperation::Read { kind, balances };
         let invocation = self.history.invoke(&*clock, FINAL_READER, operation.clone());
         self.history
@@ -283,7 +289,9 @@ impl Workload for Bank {
     }
 
     fn check(&self) -> Report {
-        checker::bank::check(&self.history.records(), self.accounts, self.initial_balance)
+        judge(&self.history, |records| {
+            checker::bank::check(records, self.accounts, self.initial_balance)
+        })
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

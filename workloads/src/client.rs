@@ -1,5 +1,6 @@
 //! One PostgreSQL connection, each call of which ends by a deadline of the client's own clock.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -75,6 +76,11 @@ impl CallError {
             Self::Refused { code, .. } => !code.starts_with("57P") && !code.starts_with("08"),
             Self::NoAnswer(_) | Self::Nonsense(_) => false,
         }
+    }
+
+    /// Whether the server says that it is broken itself: class XX.
+    pub fn is_internal(&self) -> bool {
+        self.code().is_some_and(|code| code.starts_with("XX"))
     }
 
     /// The SQLSTATE of a refusal.
@@ -290,6 +296,40 @@ impl Client {
     }
 }
 
+/// Rows by their key.
+///
+/// # Errors
+/// [`CallError::Nonsense`] if one of them is there twice.
+pub fn by_key<Row>(rows: impl IntoIterator<Item = (i64, Row)>) -> CallResult<BTreeMap<i64, Row>> {
+    let mut by_key = BTreeMap::new();
+    for (key, row) in rows {
+        if by_key.insert(key, row).is_some() {
+            return Err(CallError::Nonsense(format!("row {key} is there twice")));
+        }
+    }
+    Ok(by_key)
+}
+
+/// Keys, each once.
+///
+/// # Errors
+/// As [`by_key`].
+pub fn distinct(keys: impl IntoIterator<Item = i64>) -> CallResult<BTreeSet<i64>> {
+    let rows = by_key(keys.into_iter().map(|key| (key, ())))?;
+    Ok(rows.into_keys().collect())
+}
+
+/// The row of a query that asks by the primary key, if it is there.
+///
+/// # Errors
+/// [`CallError::Nonsense`] if there are more.
+pub fn at_most_one<Row>(rows: Vec<Row>) -> CallResult<Option<Row>> {
+    match rows.len() {
+        0 | 1 => Ok(rows.into_iter().next()),
+        many => Err(CallError::Nonsense(format!("{many} rows have one primary key"))),
+    }
+}
+
 /// The number in a text column.
 ///
 /// # Errors
@@ -299,4 +339,25 @@ pub fn number(value: Option<&Option<String>>) -> CallResult<i64> {
         .and_then(|value| value.as_deref())
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| CallError::Nonsense(format!("expected a number, got {value:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn no_row_comes_twice_unnoticed() {
+        assert_eq!(by_key([(2, 'b'), (1, 'a')]).unwrap().len(), 2);
+        assert!(matches!(
+            by_key([(1, 'a'), (1, 'a')]),
+            Err(CallError::Nonsense(_))
+        ));
+        assert_eq!(distinct([2, 1]).unwrap(), BTreeSet::from([1, 2]));
+        assert!(matches!(distinct([1, 1]), Err(CallError::Nonsense(_))));
+        assert_eq!(at_most_one(Vec::<i64>::new()).unwrap(), None);
+        assert_eq!(at_most_one(vec![1]).unwrap(), Some(1));
+        assert!(matches!(at_most_one(vec![1, 1]), Err(CallError::Nonsense(_))));
+    }
 }

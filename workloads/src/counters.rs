@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table, judge};
 
 /// Counters that are increased one by one.
 pub const SINGLES: i64 = 3;
@@ -198,7 +198,7 @@ impl Workload for Counters {
     }
 
     fn check(&self) -> Report {
-        checker::counters::check(&self.history.records())
+        judge(&self.history, checker::counters::check)
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

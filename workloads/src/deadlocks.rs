@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table, judge};
 
 /// Rows, whose keys begin at 0; their values always sum up to 0.
 pub const ROWS: i64 = 6;
@@ -255,7 +255,9 @@ impl Workload for Deadlocks {
     }
 
     fn check(&self) -> Report {
-        checker::deadlocks::check(&self.history.records(), ROWS, self.is_damage_expected)
+        judge(&self.history, |records| {
+            checker::deadlocks::check(records, ROWS, self.is_damage_expected)
+        })
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

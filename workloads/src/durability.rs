@@ -1,6 +1,5 @@
 //! Rows that were acknowledged must be there, whatever happened since.
 
-use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -13,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallResult, Client, number};
 use crate::history::History;
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, judge};
 
 /// Ids inserted by one transaction: all of them or none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,7 +27,8 @@ pub struct Durability {
     shards: Option<u32>,
     next_id: AtomicI64,
     history: History<Insertion>,
-    last_seen: Mutex<Option<BTreeSet<i64>>>,
+    /// Ids that were there at the end. Whatever is there twice is in it twice.
+    last_seen: Mutex<Option<Vec<i64>>>,
 }
 
 impl Durability {
@@ -96,16 +96,19 @@ impl Workload for Durability {
 
     async fn finish(&self, client: &Client) -> CallResult<()> {
         let rows = client.rows(&format!("SELECT id FROM {}", self.table)).await?;
-        let seen = rows
+        let mut seen = rows
             .iter()
             .map(|row| number(row.first()))
-            .collect::<CallResult<_>>()?;
+            .collect::<CallResult<Vec<_>>>()?;
+        seen.sort_unstable();
         *self.last_seen.lock() = Some(seen);
         Ok(())
     }
 
     fn check(&self) -> Report {
-        checker::durability::check(&self.history.records(), self.last_seen.lock().as_ref())
+        judge(&self.history, |records| {
+            checker::durability::check(records, self.last_seen.lock().as_deref())
+        })
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

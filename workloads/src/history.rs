@@ -69,6 +69,16 @@ pub struct History<T> {
     records: Arc<Mutex<Vec<Record<T>>>>,
 }
 
+#[cfg(test)]
+impl<T> History<T> {
+    /// With records, for tests of what judges them.
+    pub(crate) fn of(records: Vec<Record<T>>) -> Self {
+        Self {
+            records: Arc::new(Mutex::new(records)),
+        }
+    }
+}
+
 impl<T> Clone for History<T> {
     fn clone(&self) -> Self {
         Self {

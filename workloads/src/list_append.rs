@@ -1,7 +1,6 @@
 //! Transactions that append unique numbers to lists and read lists, as Elle's list-append: the order inside a
 //! list tells the order of the writes, so the checker can infer who must have come before whom.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -11,9 +10,9 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallError, CallResult, Client};
+use crate::client::{CallError, CallResult, Client, at_most_one, by_key};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, conclude_last, create_table, judge};
 
 /// The isolation level that transactions ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,13 +161,9 @@ impl ListAppend {
         let rows = client
             .rows(&format!("SELECT list FROM {} WHERE id = {key}", self.table))
             .await?;
-        match rows.as_slice() {
-            [] => Ok(Vec::new()),
-            [row] => parse_list(row.first().and_then(|value| value.as_deref()).unwrap_or("")),
-            _ => Err(CallError::Nonsense(format!(
-                "{} rows have the primary key {key}",
-                rows.len()
-            ))),
+        match at_most_one(rows)? {
+            None => Ok(Vec::new()),
+            Some(row) => parse_list(row.first().and_then(|value| value.as_deref()).unwrap_or("")),
         }
     }
 
@@ -200,7 +195,9 @@ impl ListAppend {
             };
             match done {
                 Ok(()) => {}
-                Err(error) if in_savepoint && error.connection_survives() => failed = true,
+                Err(error) if in_savepoint && error.connection_survives() && !error.is_internal() => {
+                    failed = true
+                }
                 Err(error) => return Err(before(error)),
             }
         }
@@ -242,12 +239,19 @@ impl Workload for ListAppend {
         let rows = client
             .rows(&format!("SELECT id, list FROM {}", self.table))
             .await?;
-        let mut lists = BTreeMap::new();
+        let mut lists = Vec::new();
         for row in &rows {
             let key = crate::client::number(row.first())?;
             let list = parse_list(row.get(1).and_then(|value| value.as_deref()).unwrap_or(""))?;
-            lists.insert(key, list);
+            lists.push((key, list));
         }
+        let mut lists = match by_key(lists) {
+            Ok(lists) => lists,
+            Err(error) => {
+                let nothing = Transaction { actions: Vec::new() };
+                return conclude_last(client, &self.history, nothing, error);
+            }
+        };
         // Keys whose list is missing were read too, as empty: their appends must have failed.
         let last_key = self.appended.load(Ordering::Relaxed) / self.longest_list + self.keys;
         let actions = (0..=last_key)
@@ -264,7 +268,9 @@ impl Workload for ListAppend {
     }
 
     fn check(&self) -> Report {
-        checker::list_append::check(&self.name, &self.history.records(), self.level)
+        judge(&self.history, |records| {
+            checker::list_append::check(&self.name, records, self.level)
+        })
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

@@ -13,9 +13,9 @@ use rand::seq::SliceRandom;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallResult, Client};
+use crate::client::{CallResult, Client, distinct};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Report, Step, Workload, conclude, create_table};
+use crate::workload::{Report, Step, Workload, conclude, conclude_last, create_table, judge};
 
 /// Rows of a group; their keys spread over the shards.
 pub const GROUP: i64 = 6;
@@ -115,14 +115,14 @@ impl LongFork {
         if kind == GroupRead::OneTransaction {
             client.run("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
         }
-        let mut seen = BTreeSet::new();
+        let mut seen = Vec::new();
         for query in &queries {
             seen.extend(client.numbers(query).await?.into_iter().flatten());
         }
         if kind == GroupRead::OneTransaction {
             client.run("COMMIT").await?;
         }
-        Ok(seen)
+        distinct(seen)
     }
 }
 
@@ -182,7 +182,13 @@ impl Workload for LongFork {
             })
             .collect();
         let rows = client.numbers(&format!("SELECT id FROM {}", self.table)).await?;
-        let all: BTreeSet<i64> = rows.into_iter().flatten().collect();
+        let all = match distinct(rows.into_iter().flatten()) {
+            Ok(all) => all,
+            Err(error) => {
+                let nothing = operation(0, BTreeSet::new());
+                return conclude_last(client, &self.history, nothing, error);
+            }
+        };
         for (group, invocation) in reading {
             let seen = all.range(keys_of(group)).copied().collect();
             let operation = operation(group, seen);
@@ -193,7 +199,7 @@ impl Workload for LongFork {
     }
 
     fn check(&self) -> Report {
-        checker::long_fork::check(&self.history.records())
+        judge(&self.history, checker::long_fork::check)
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, judge};
 
 /// Rows that are only counted up, each by statements that commit at once.
 pub const COUNTERS: i64 = 3;
@@ -275,7 +275,7 @@ impl Workload for OldSnapshots {
     }
 
     fn check(&self) -> Report {
-        checker::old_snapshots::check(&self.history.records())
+        judge(&self.history, checker::old_snapshots::check)
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, judge};
 
 /// Members that a team may have.
 pub const LARGEST_TEAM: i64 = 3;
@@ -142,7 +142,9 @@ impl Workload for PredicateSkew {
     }
 
     fn check(&self) -> Report {
-        checker::predicate_skew::check(&self.history.records(), TEAMS as usize)
+        judge(&self.history, |records| {
+            checker::predicate_skew::check(records, TEAMS as usize)
+        })
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

@@ -5,7 +5,6 @@
 //! meets primaries which do not know yet that they were replaced. After a change the client asks at once by a second
 //! connection, which mostly leads to another Coordinator.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -16,10 +15,10 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallError, CallResult, Client};
+use crate::client::{CallError, CallResult, Client, at_most_one, by_key};
 use crate::history::{FINAL_READER, History, Outcome};
 use crate::second_connection::SecondConnections;
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, conclude_last, create_table, judge};
 
 /// Registers in use at a time.
 const KEYS: usize = 3;
@@ -196,7 +195,8 @@ impl Registers {
                     .numbers(&format!("SELECT value FROM {table} WHERE id = {key}"))
                     .await
                     .map_err(|error| (error, false))?;
-                *value = rows.first().and_then(|row| row.first()).copied();
+                let row = at_most_one(rows).map_err(|error| (error, false))?;
+                *value = row.and_then(|row| row.first().copied());
             }
             Request::Insert { value, inserted } => {
                 let insert = format!("INSERT INTO {table} (id, value) VALUES ({key}, {value})");
@@ -275,7 +275,16 @@ impl Workload for Registers {
         let rows = client
             .pairs(&format!("SELECT id, value FROM {}", self.table))
             .await?;
-        let values: BTreeMap<i64, i64> = rows.into_iter().collect();
+        let values = match by_key(rows) {
+            Ok(values) => values,
+            Err(error) => {
+                let nothing = RegisterOperation {
+                    key: 0,
+                    request: Request::Read { value: None },
+                };
+                return conclude_last(client, &self.history, nothing, error);
+            }
+        };
         for (key, invocation) in reading {
             let value = values.get(&key).copied();
             let operation = RegisterOperation {
@@ -289,7 +298,7 @@ impl Workload for Registers {
     }
 
     fn check(&self) -> Report {
-        checker::registers::check(&self.history.records())
+        judge(&self.history, checker::registers::check)
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

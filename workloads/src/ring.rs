@@ -9,9 +9,9 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallError, CallResult, Client};
+use crate::client::{CallError, CallResult, Client, at_most_one};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table, judge};
 
 /// How a rotation keeps others out. Each must keep the ring whole: all that is read is written or locked too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +82,7 @@ impl Ring {
         let rows = client
             .numbers(&format!("SELECT next FROM {table} WHERE id = {row}{lock}"))
             .await?;
-        Ok(rows.first().and_then(|columns| columns.first()).copied())
+        Ok(at_most_one(rows)?.and_then(|columns| columns.first().copied()))
     }
 
     async fn rotate(&self, client: &Client, kind: RotationKind, rows: &mut Vec<i64>) -> Result<(), Failure> {
@@ -200,7 +200,9 @@ impl Workload for Ring {
     }
 
     fn check(&self) -> Report {
-        checker::ring::check(&self.history.records(), self.length)
+        judge(&self.history, |records| {
+            checker::ring::check(records, self.length)
+        })
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

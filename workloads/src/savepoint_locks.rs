@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::History;
-use crate::workload::{Failure, Report, Step, Workload, after_error, conclude, create_table};
+use crate::workload::{Failure, Report, Step, Workload, after_error, conclude, create_table, judge};
 
 /// Whether another connection could have a row's lock at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,7 +183,7 @@ impl Workload for SavepointLocks {
     }
 
     fn check(&self) -> Report {
-        checker::savepoint_locks::check(&self.history.records())
+        judge(&self.history, checker::savepoint_locks::check)
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table};
+use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table, judge};
 
 /// Rows, whose keys begin at 0.
 pub const ROWS: i64 = 12;
@@ -230,7 +230,9 @@ impl Workload for SecondaryIndex {
     }
 
     fn check(&self) -> Report {
-        checker::secondary_index::check(&self.history.records(), ROWS)
+        judge(&self.history, |records| {
+            checker::secondary_index::check(records, ROWS)
+        })
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

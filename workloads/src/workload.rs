@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use rand::rngs::SmallRng;
 use serde::Serialize;
 
+use crate::checker::refusal::own_faults;
 use crate::client::{CallError, CallResult, Client};
-use crate::history::{History, Invocation, Outcome};
+use crate::history::{FINAL_READER, History, Invocation, Outcome, Record};
 
 /// How an operation of a workload ended, as far as the driver must know.
 #[derive(Debug)]
@@ -137,6 +138,38 @@ pub(crate) async fn conclude<T>(
     }
 }
 
+/// What became of a last reading that failed: an answer that makes no sense is written down, for the checker, as no other
+/// attempt takes it back. Other errors are for the caller to try again.
+pub(crate) fn conclude_last<T: Clone>(
+    client: &Client,
+    history: &History<T>,
+    operation: T,
+    error: CallError,
+) -> CallResult<()> {
+    if !matches!(error, CallError::Nonsense(_)) {
+        return Err(error);
+    }
+    let clock = &*client.world().clock;
+    let invocation = history.invoke(clock, FINAL_READER, operation.clone());
+    let message = Some(error.to_string());
+    history.complete(clock, invocation, operation, Outcome::Failed, message);
+    Ok(())
+}
+
+/// A workload's report: what `check` finds in its history, and what no server may answer to any workload.
+pub(crate) fn judge<T: Clone>(history: &History<T>, check: impl FnOnce(&[Record<T>]) -> Report) -> Report {
+    let records = history.records();
+    let mut report = check(&records);
+    for fault in own_faults(&records) {
+        // Some checkers know refusals better, and told it already.
+        let is_told = |violation: &String| violation.contains(&fault.error);
+        if !report.violations.iter().any(is_told) {
+            report.violations.push(fault.to_string());
+        }
+    }
+    report
+}
+
 /// Ends a transaction that was refused, and says whether the connection lives on.
 pub(crate) async fn after_error(client: &Client, error: &CallError) -> Step {
     if !error.connection_survives() {
@@ -145,5 +178,54 @@ pub(crate) async fn after_error(client: &Client, error: &CallError) -> Step {
     match client.run("ROLLBACK").await {
         Ok(_) => Step::Refused(error.to_string()),
         Err(rollback) => Step::Broken(format!("{error}; then ROLLBACK: {rollback}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_is_judged_by_what_no_server_may_answer() {
+        let history = |error: CallError, outcome| {
+            History::of(vec![Record {
+                outcome,
+                error: Some(error.to_string()),
+                ..Record::done(3, 7, 8, ())
+            }])
+        };
+        let refused = |code: &str| CallError::Refused {
+            code: code.to_owned(),
+            message: "the query engine failed".to_owned(),
+        };
+        let violations = |history: &History<()>, found: &[&str]| {
+            let found = found.iter().map(|what| (*what).to_owned()).collect();
+            let report = judge(history, |_| Report {
+                violations: found,
+                ..Report::default()
+            });
+            report.violations
+        };
+        let internal = history(refused("XX000"), Outcome::Failed);
+        let told = violations(&internal, &[]);
+        assert_eq!(told.len(), 1);
+        for part in ["XX000: the query engine failed", "client 3", "7 µs"] {
+            assert!(told[0].contains(part), "{told:?}");
+        }
+        let known = violations(&internal, &["refused: XX000: the query engine failed: it"]);
+        assert_eq!(known.len(), 1, "told once: {known:?}");
+        let nonsense = history(
+            CallError::Nonsense("row 1 is there twice".to_owned()),
+            Outcome::Failed,
+        );
+        assert_eq!(violations(&nonsense, &[]).len(), 1);
+        for code in ["XX001", "40001", "08007", "55P03", "72000"] {
+            assert!(violations(&history(refused(code), Outcome::Unknown), &[]).is_empty());
+        }
+        let lost = history(
+            CallError::NoAnswer("deadline passed".to_owned()),
+            Outcome::Unknown,
+        );
+        assert!(violations(&lost, &[]).is_empty());
     }
 }

@@ -6,11 +6,20 @@ use crate::durability::Insertion;
 use crate::history::{Outcome, Record};
 use crate::workload::Report;
 
-/// Judges insertions by what was there at the end.
-pub fn check(records: &[Record<Insertion>], present: Option<&BTreeSet<i64>>) -> Report {
+/// Judges insertions by the ids of all rows that were there at the end, in order.
+pub fn check(records: &[Record<Insertion>], present: Option<&[i64]>) -> Report {
     let mut violations = Vec::new();
     let mut acknowledged = 0;
-    if let Some(present) = present {
+    if let Some(ids) = present {
+        let twice: BTreeSet<i64> = ids
+            .windows(2)
+            .filter(|pair| pair[0] == pair[1])
+            .map(|pair| pair[0])
+            .collect();
+        if !twice.is_empty() {
+            violations.push(format!("rows {twice:?} are there more than once"));
+        }
+        let present: BTreeSet<i64> = ids.iter().copied().collect();
         let mut known = BTreeMap::new();
         for record in records {
             let ids = &record.operation.ids;
@@ -75,17 +84,14 @@ mod tests {
             insertion(&[3, 4], Outcome::Failed),
             insertion(&[5, 6], Outcome::Unknown),
         ];
-        let violations = |ids: &[i64]| {
-            check(&history, Some(&ids.iter().copied().collect()))
-                .violations
-                .len()
-        };
+        let violations = |ids: &[i64]| check(&history, Some(ids)).violations.len();
         assert_eq!(violations(&[1, 2]), 0);
         assert_eq!(violations(&[1, 2, 5, 6]), 0);
         assert_eq!(violations(&[1]), 1, "lost");
         assert_eq!(violations(&[1, 2, 4]), 1, "failed and there");
         assert_eq!(violations(&[1, 2, 5]), 1, "torn");
         assert_eq!(violations(&[1, 2, 7]), 1, "from nowhere");
+        assert_eq!(violations(&[1, 1, 2]), 1, "twice");
         assert!(!check(&history, None).is_complete, "nobody looked");
     }
 }

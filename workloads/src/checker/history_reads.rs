@@ -21,6 +21,7 @@ pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected
     let mut violations = Vec::new();
     let mut seen: BTreeMap<u64, (usize, &[(i64, i64)])> = BTreeMap::new();
     let mut fresh = Vec::new();
+    let latest_by_then = latest_by_then(records);
     let (mut again, mut too_old, mut finals) = (0, 0, 0);
     for (index, record) in records.iter().enumerate() {
         let HistoryOperation::Look {
@@ -36,7 +37,13 @@ pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected
             let took_micros = record.completed_micros.map_or(u64::MAX, |completed| {
                 completed.saturating_sub(record.invoked_micros)
             });
-            let may_be_too_old = *look != Look::Fresh || took_micros >= SHORTEST_RETENTION_MICROS;
+            let may_be_too_old = match look {
+                Look::Fresh => took_micros >= SHORTEST_RETENTION_MICROS,
+                Look::Statement | Look::Block => record
+                    .completed_micros
+                    .and_then(&latest_by_then)
+                    .is_none_or(|latest| age_micros(*timestamp, latest) >= SHORTEST_RETENTION_MICROS),
+            };
             if code == SNAPSHOT_TOO_OLD && may_be_too_old {
                 too_old += 1;
             } else if !may_be_tried_again(code, is_damage_expected) {
@@ -77,6 +84,41 @@ pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected
             seen.len()
         ),
     }
+}
+
+/// For a time, a timestamp that none handed out until then exceeds: the least that a snapshot had which began later.
+///
+/// What is kept is reckoned from timestamps, not from clocks, and they jump ahead when leaders change: so only they tell
+/// how old a snapshot can have been at most.
+fn latest_by_then(records: &[Record<HistoryOperation>]) -> impl Fn(u64) -> Option<u64> {
+    let mut least_since: Vec<(u64, u64)> = records
+        .iter()
+        .filter_map(|record| match record.operation {
+            HistoryOperation::Look {
+                look: Look::Fresh,
+                timestamp,
+                ..
+            } if record.outcome == Outcome::Done => Some((record.invoked_micros, timestamp)),
+            _ => None,
+        })
+        .collect();
+    least_since.sort_unstable();
+    let mut least = u64::MAX;
+    for (_, timestamp) in least_since.iter_mut().rev() {
+        least = least.min(*timestamp);
+        *timestamp = least;
+    }
+    move |micros| {
+        let later = least_since.partition_point(|(invoked, _)| *invoked <= micros);
+        least_since.get(later).map(|(_, timestamp)| *timestamp)
+    }
+}
+
+/// How much later one timestamp is than another. A millisecond more than their difference: what is kept is counted in
+/// whole ones.
+fn age_micros(timestamp: u64, latest: u64) -> u64 {
+    let milliseconds = (latest >> COUNTER_BITS).saturating_sub(timestamp >> COUNTER_BITS);
+    (milliseconds + 1) * 1_000
 }
 
 fn half(values: &[(i64, i64)], rows: i64) -> Option<&'static str> {
@@ -168,7 +210,8 @@ mod tests {
 
     #[test]
     fn accepts_a_past_that_stays() {
-        let mut last = look(9, Look::Fresh, 7, &[(0, 4), (1, -4)]);
+        // So late that the first snapshots may be gone.
+        let mut last = look(9, Look::Fresh, 2_000 << COUNTER_BITS, &[(0, 4), (1, -4)]);
         last.client = FINAL_READER;
         let history = [
             look(0, Look::Fresh, 5, &[(0, 1), (1, -1)]),
@@ -198,6 +241,34 @@ mod tests {
         assert!(check(&near, 2, false).violations.is_empty());
         let far = [at(0, 0), at(10, 9_000), at(20, 81_000)];
         assert_eq!(check(&far, 2, false).violations.len(), 1);
+    }
+
+    #[test]
+    fn rejects_refusals_of_young_snapshots_as_too_old() {
+        let at = |milliseconds: u64| milliseconds << COUNTER_BITS;
+        let refused_at = |invoked: u64, timestamp: u64| {
+            let mut record = refused(Look::Statement, "72000");
+            record.invoked_micros = invoked;
+            record.completed_micros = Some(invoked + 1);
+            if let HistoryOperation::Look { timestamp: of, .. } = &mut record.operation {
+                *of = timestamp;
+            }
+            record
+        };
+        let history = |later: u64| {
+            [
+                look(0, Look::Fresh, at(10_000), &[(0, 1), (1, -1)]),
+                refused_at(2, at(10_000)),
+                look(4, Look::Fresh, at(later), &[(0, 1), (1, -1)]),
+            ]
+        };
+        assert_eq!(check(&history(10_001), 2, false).violations.len(), 1);
+        assert_eq!(check(&history(11_998), 2, false).violations.len(), 1);
+        // However little time passed by the clients' clock: timestamps may have jumped.
+        assert_eq!(check(&history(12_000), 2, false).violations.len(), 0);
+        // They may jump after the refusal too; and at the end nobody knows.
+        assert_eq!(check(&history(15_000), 2, false).violations.len(), 0);
+        assert_eq!(check(&history(10_001)[..2], 2, false).violations.len(), 0);
     }
 
     #[test]

@@ -18,7 +18,9 @@ const EXAMPLES: usize = 3;
 /// Judges a history at `level`.
 pub fn check(workload: &str, records: &[Record<Transaction>], level: Level) -> Report {
     let mut judge = Judge::new(records, level);
+    judge.prove();
     judge.single_transactions();
+    judge.future_reads();
     judge.versions();
     judge.readings();
     judge.missing_appends();
@@ -26,7 +28,7 @@ pub fn check(workload: &str, records: &[Record<Transaction>], level: Level) -> R
         judge.lost_updates();
     }
     let graph = judge.graph();
-    judge.stale_reads(&graph);
+    judge.stale_reads();
     let write_skews = judge.cycles(&graph);
     let committed = records
         .iter()
@@ -54,7 +56,7 @@ struct Judge<'a> {
     revoked: BTreeSet<i64>,
     /// Key to its list, as far as anybody saw it.
     versions: BTreeMap<i64, Vec<i64>>,
-    /// Unknown transactions of which something was seen: they did commit.
+    /// Unknown transactions of which others saw something: they did commit.
     proven: BTreeSet<usize>,
     anomalies: BTreeMap<&'static str, Vec<String>>,
 }
@@ -122,23 +124,53 @@ impl<'a> Judge<'a> {
 
     /// Whether the transaction itself appended `element` and went back to a savepoint before that.
     fn took_back(&self, transaction: usize, element: i64) -> bool {
-        self.revoked.contains(&element)
-            && self
-                .writers
-                .get(&element)
-                .is_some_and(|(writer, _)| *writer == transaction)
+        self.revoked.contains(&element) && self.wrote(transaction, element)
     }
 
-    fn done(&self) -> impl Iterator<Item = (usize, &'a Record<Transaction>)> + use<'a> {
+    fn wrote(&self, transaction: usize, element: i64) -> bool {
+        self.writers
+            .get(&element)
+            .is_some_and(|(writer, _)| *writer == transaction)
+    }
+
+    /// Whoever is seen by others has committed, whatever becomes of those who see it.
+    fn prove(&mut self) {
+        for (reader, record) in self.records.iter().enumerate() {
+            for action in &record.operation.actions {
+                let Action::Read {
+                    key,
+                    list: Some(list),
+                } = action
+                else {
+                    continue;
+                };
+                for element in list {
+                    // Its own appends are there before anybody decides about them.
+                    if let Some((writer, written_to)) = self.writers.get(element)
+                        && *writer != reader
+                        && written_to == key
+                        && self.records[*writer].outcome == Outcome::Unknown
+                    {
+                        self.proven.insert(*writer);
+                    }
+                }
+            }
+        }
+    }
+
+    /// What took effect, as far as anybody knows. All that such a transaction read, it read before its COMMIT was sent,
+    /// so an answer to that which never came takes nothing from it.
+    fn took_effect(&self) -> Vec<(usize, &'a Record<Transaction>)> {
         self.records
             .iter()
             .enumerate()
-            .filter(|(_, record)| record.outcome == Outcome::Done)
+            .filter(|(index, _)| self.committed(*index))
+            .collect()
     }
 
     /// Internal: a transaction sees its own appends, and at REPEATABLE READ nothing new besides them.
     fn single_transactions(&mut self) {
-        for (index, record) in self.done() {
+        for (index, record) in self.took_effect() {
             let mut own: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
             let mut seen: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
             let mut at_savepoint = (own.clone(), seen.clone());
@@ -195,24 +227,59 @@ impl<'a> Judge<'a> {
         }
     }
 
+    /// Internal, whatever becomes of it: no transaction sees its own appends before it makes them.
+    fn future_reads(&mut self) {
+        for (index, record) in self.records.iter().enumerate() {
+            let mut made = BTreeSet::new();
+            for action in &record.operation.actions {
+                match action {
+                    Action::Append { element, .. } => {
+                        made.insert(*element);
+                    }
+                    Action::Read {
+                        key,
+                        list: Some(list),
+                    } => {
+                        let future = list
+                            .iter()
+                            .find(|element| self.wrote(index, **element) && !made.contains(*element));
+                        if let Some(future) = future {
+                            let what = format!(
+                                "{future} is seen in the list of {key} before it is appended: {}",
+                                self.describe(index)
+                            );
+                            self.report("future read", what);
+                        }
+                    }
+                    Action::Read { list: None, .. } | Action::Savepoint | Action::RollbackTo => {}
+                }
+            }
+        }
+    }
+
+    /// What was read, also by transactions that failed: that too had been committed.
     fn all_reads(&self) -> Vec<ExternalRead<'a>> {
         let mut reads = Vec::new();
-        for (transaction, record) in self.done() {
+        for (transaction, record) in self.records.iter().enumerate() {
+            let committed = self.committed(transaction);
             for action in &record.operation.actions {
                 if let Action::Read {
                     key,
                     list: Some(list),
                 } = action
                 {
-                    // What the reader itself took back later was never a version.
-                    let revoked = list
-                        .iter()
-                        .rev()
-                        .take_while(|element| self.took_back(transaction, **element));
+                    // What the reader itself took back later, or never committed, was never a version.
+                    let unmade = list.iter().rev().take_while(|element| {
+                        if committed {
+                            self.took_back(transaction, **element)
+                        } else {
+                            self.wrote(transaction, **element)
+                        }
+                    });
                     reads.push(ExternalRead {
                         transaction,
                         key: *key,
-                        list: &list[..list.len() - revoked.count()],
+                        list: &list[..list.len() - unmade.count()],
                     });
                 }
             }
@@ -220,9 +287,10 @@ impl<'a> Judge<'a> {
         reads
     }
 
+    /// The reads of transactions that took effect: what they saw of others is what they depend on.
     fn external_reads(&self) -> Vec<ExternalRead<'a>> {
         let mut reads = Vec::new();
-        for (transaction, record) in self.done() {
+        for (transaction, record) in self.took_effect() {
             let mut appended = BTreeSet::new();
             let mut at_savepoint = BTreeSet::new();
             for action in &record.operation.actions {
@@ -305,11 +373,7 @@ impl<'a> Judge<'a> {
                             );
                             self.report("G1a aborted read", what);
                         }
-                        // The reader itself proves nothing, but its outcome is known anyway.
-                        Outcome::Unknown => {
-                            self.proven.insert(writer);
-                        }
-                        Outcome::Done => {}
+                        Outcome::Unknown | Outcome::Done => {}
                     },
                     _ => {
                         let what = format!(
@@ -355,7 +419,8 @@ impl<'a> Judge<'a> {
     /// Whoever reads after an append was acknowledged sees it: above all the last reading of everything.
     fn missing_appends(&mut self) {
         let mut last_reads: BTreeMap<i64, ExternalRead<'a>> = BTreeMap::new();
-        for read in self.all_reads() {
+        let reads = self.all_reads();
+        for read in reads.into_iter().filter(|read| self.committed(read.transaction)) {
             let invoked = self.records[read.transaction].invoked_micros;
             match last_reads.get(&read.key) {
                 Some(other) if self.records[other.transaction].invoked_micros >= invoked => {}
@@ -364,7 +429,7 @@ impl<'a> Judge<'a> {
                 }
             }
         }
-        for (index, record) in self.done() {
+        for (index, record) in self.took_effect() {
             for action in &record.operation.actions {
                 let Action::Append { key, element } = action else {
                     continue;
@@ -486,24 +551,60 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// A read that misses a write which was acknowledged, or told to another reader, before the reader began.
-    /// Illegal at every level.
-    fn stale_reads(&mut self, graph: &Graph) {
-        let mut known_micros: Vec<Option<u64>> = self
-            .records
-            .iter()
-            .map(|record| record.completed_micros)
-            .collect();
-        for (writer, reader) in graph.edges(Edge::WriteRead) {
-            let told = self.records[reader].completed_micros;
-            known_micros[writer] = known_micros[writer].into_iter().chain(told).min();
-        }
-        for (reader, writer) in graph.edges(Edge::ReadWrite) {
-            let acknowledged = known_micros[writer];
-            if acknowledged.is_some_and(|micros| micros < self.records[reader].invoked_micros) {
-                let what = format!("{} missed {}", self.describe(reader), self.describe(writer));
-                self.report("stale read", what);
+    /// When each transaction was known to have committed: acknowledged, or told to a reader that was answered.
+    fn known_micros(&self) -> BTreeMap<usize, u64> {
+        let mut known = BTreeMap::new();
+        let mut note = |writer, told: Option<u64>| {
+            if let Some(told) = told {
+                let first = known.entry(writer).or_insert(told);
+                *first = told.min(*first);
             }
+        };
+        for (writer, record) in self.took_effect() {
+            note(writer, record.completed_micros);
+        }
+        for read in self.all_reads() {
+            let told = self.records[read.transaction].completed_micros;
+            for element in read.list {
+                if let Some((writer, _)) = self.writers.get(element)
+                    && self.committed(*writer)
+                {
+                    note(*writer, told);
+                }
+            }
+        }
+        known
+    }
+
+    /// A read that misses a write which was acknowledged, or told to another reader, before the reader began; or which
+    /// stands before such a write, as what follows it was committed no sooner. Illegal at every level.
+    fn stale_reads(&mut self) {
+        let known = self.known_micros();
+        let mut missed = BTreeSet::new();
+        for read in self.external_reads() {
+            let Some(later) = self
+                .versions
+                .get(&read.key)
+                .and_then(|list| list.strip_prefix(read.list))
+            else {
+                continue;
+            };
+            let writers = later
+                .iter()
+                .filter_map(|element| self.writers.get(element).map(|(writer, _)| *writer))
+                .filter(|writer| *writer != read.transaction);
+            let first = writers.min_by_key(|writer| known.get(writer).copied().unwrap_or(u64::MAX));
+            if let Some(writer) = first
+                && known
+                    .get(&writer)
+                    .is_some_and(|micros| *micros < self.records[read.transaction].invoked_micros)
+            {
+                missed.insert((read.transaction, writer));
+            }
+        }
+        for (reader, writer) in missed {
+            let what = format!("{} missed {}", self.describe(reader), self.describe(writer));
+            self.report("stale read", what);
         }
     }
 

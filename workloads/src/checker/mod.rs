@@ -12,7 +12,7 @@ pub mod list_append;
 pub mod long_fork;
 pub mod old_snapshots;
 pub mod predicate_skew;
-mod refusal;
+pub(crate) mod refusal;
 pub mod registers;
 pub mod ring;
 pub mod savepoint_locks;

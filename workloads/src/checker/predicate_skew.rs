@@ -66,6 +66,7 @@ pub fn check(records: &[Record<Visit>], teams: usize) -> Report {
             }
         }
     }
+    violations.extend(skews(records));
     let finals = records
         .iter()
         .filter(|record| record.client == FINAL_READER && record.outcome == Outcome::Done)
@@ -80,6 +81,78 @@ pub fn check(records: &[Record<Visit>], teams: usize) -> Report {
         summary: format!("{done} visits, {} members removed", removed.len()),
         violations,
     }
+}
+
+/// Pairs of transactions that both committed although each had read the team as it was before the other's change: neither
+/// can come before the other.
+fn skews(records: &[Record<Visit>]) -> Vec<String> {
+    // One that got no answer has committed if anybody else saw the member that it added.
+    let mut seen_by_others: BTreeMap<i64, BTreeSet<usize>> = BTreeMap::new();
+    // What may have been removed, and since when.
+    let mut may_be_gone_since: BTreeMap<i64, u64> = BTreeMap::new();
+    for (index, record) in records.iter().enumerate() {
+        for member in record.operation.members.iter().flatten() {
+            seen_by_others.entry(*member).or_default().insert(index);
+        }
+        if let Some(member) = record.operation.removed
+            && record.outcome != Outcome::Failed
+        {
+            let since = may_be_gone_since.entry(member).or_insert(u64::MAX);
+            *since = record.invoked_micros.min(*since);
+        }
+    }
+    let committed = |index: usize, record: &Record<Visit>| match record.outcome {
+        Outcome::Done => true,
+        Outcome::Failed => false,
+        Outcome::Unknown => record.operation.added.is_some_and(|member| {
+            seen_by_others
+                .get(&member)
+                .is_some_and(|readers| readers.iter().any(|reader| *reader != index))
+        }),
+    };
+    // Whether the reader certainly read before the writer's change, and not only after somebody else undid it.
+    let read_before = |reader: &Record<Visit>, writer: &Record<Visit>| {
+        let Some(members) = &reader.operation.members else {
+            return false;
+        };
+        let removal = writer
+            .operation
+            .removed
+            .is_some_and(|member| members.contains(&member));
+        let addition = writer.operation.added.is_some_and(|member| {
+            let is_gone_later = may_be_gone_since.get(&member).is_none_or(|since| {
+                reader
+                    .completed_micros
+                    .is_some_and(|completed| completed < *since)
+            });
+            !members.contains(&member) && is_gone_later
+        });
+        removal || addition
+    };
+    let writers: Vec<(usize, &Record<Visit>)> = records
+        .iter()
+        .enumerate()
+        .filter(|(index, record)| {
+            let visit = &record.operation;
+            (visit.added.is_some() || visit.removed.is_some()) && committed(*index, record)
+        })
+        .collect();
+    let mut violations = Vec::new();
+    for (place, (first_index, first)) in writers.iter().enumerate() {
+        for (second_index, second) in &writers[place + 1..] {
+            let of_one_team = first.operation.team == second.operation.team;
+            // Both removed the same: that is a lost update, and told as one.
+            let removed_the_same =
+                first.operation.removed.is_some() && first.operation.removed == second.operation.removed;
+            if of_one_team && !removed_the_same && read_before(first, second) && read_before(second, first) {
+                violations.push(format!(
+                    "G2 (predicate write skew): neither saw the other's change: T{first_index} {:?}, T{second_index} {:?}",
+                    first.operation, second.operation
+                ));
+            }
+        }
+    }
+    violations
 }
 
 #[cfg(test)]
@@ -125,6 +198,58 @@ mod tests {
     fn rejects_a_team_that_outgrew_its_bound() {
         let history = [visit(0, &[1, 2, 3, 4], None, None)];
         assert!(complaint(&history).contains("G2 (predicate write skew)"));
+    }
+
+    fn without_answer(mut record: Record<Visit>) -> Record<Visit> {
+        record.outcome = Outcome::Unknown;
+        record.completed_micros = None;
+        record
+    }
+
+    #[test]
+    fn rejects_changes_that_did_not_see_each_other() {
+        let both_added = [visit(0, &[], Some(1), None), visit(5, &[], Some(2), None)];
+        assert!(complaint(&both_added).contains("neither saw the other's change"));
+        let both_removed = [
+            visit(0, &[1, 2, 3], None, Some(1)),
+            visit(5, &[1, 2, 3], None, Some(2)),
+        ];
+        assert!(complaint(&both_removed).contains("neither saw the other's change"));
+        let one_each = [visit(0, &[1, 2], Some(3), None), visit(5, &[1, 2], None, Some(1))];
+        assert!(complaint(&one_each).contains("neither saw the other's change"));
+        // One of them got no answer, but was seen.
+        let mut proven = both_added.to_vec();
+        proven[0] = without_answer(proven[0].clone());
+        assert_eq!(complaint(&proven), "");
+        proven.push(visit(30, &[1, 2], None, None));
+        assert!(complaint(&proven).contains("neither saw the other's change"));
+        // It was there at the time, whoever removed it much later.
+        let mut removed_later = both_added.to_vec();
+        removed_later.push(visit(30, &[1, 2], None, Some(1)));
+        assert!(complaint(&removed_later).contains("neither saw the other's change"));
+    }
+
+    #[test]
+    fn accepts_changes_that_did_not_meet() {
+        let mut other_team = [visit(0, &[], Some(1), None), visit(5, &[], Some(2), None)];
+        other_team[1].operation.team = 2;
+        assert_eq!(complaint(&other_team), "");
+        let mut failed = [visit(0, &[], Some(1), None), visit(5, &[], Some(2), None)];
+        failed[1].outcome = Outcome::Failed;
+        assert_eq!(complaint(&failed), "");
+        // The second saw neither the first's member nor its absence: a third may have removed it in between.
+        let removed_between = [
+            visit(0, &[], Some(1), None),
+            visit(3, &[1], None, Some(1)),
+            visit(5, &[], Some(2), None),
+        ];
+        assert_eq!(complaint(&removed_between), "");
+        let perhaps_removed = [
+            visit(0, &[], Some(1), None),
+            without_answer(visit(3, &[1], None, Some(1))),
+            visit(5, &[], Some(2), None),
+        ];
+        assert_eq!(complaint(&perhaps_removed), "");
     }
 
     #[test]

@@ -206,6 +206,17 @@ fn rejects_what_a_transaction_must_know_of_itself() {
 }
 
 #[test]
+fn rejects_what_a_transaction_sees_of_its_own_future() {
+    let mut future = concurrent(vec![vec![read(1, &[2]), append(1, 2)], vec![read(1, &[2])]]);
+    expect(&future, Level::ReadCommitted, &["future read"]);
+    future[0].outcome = Outcome::Failed;
+    future.pop();
+    for level in ALL {
+        expect(&future, level, &["future read"]);
+    }
+}
+
+#[test]
 fn rejects_lists_that_fork_repeat_or_come_from_nowhere() {
     let fork = concurrent(vec![
         vec![append(1, 1)],
@@ -236,6 +247,30 @@ fn rejects_lost_appends_and_stale_reads() {
     ];
     assert!(anomalies(&stale, Level::ReadCommitted).contains("stale read"));
     assert!(anomalies(&stale, Level::RepeatableRead).contains("G-single-realtime"));
+}
+
+#[test]
+fn rejects_reads_that_miss_more_than_the_next_append() {
+    let mut history = [
+        transaction(0, 0, 0, vec![append(1, 1)]),
+        transaction(1, 5, 10, vec![append(1, 2)]),
+        transaction(2, 20, 21, vec![read(1, &[])]),
+        transaction(3, 30, 31, vec![read(1, &[1, 2])]),
+    ];
+    history[0].outcome = Outcome::Unknown;
+    history[0].completed_micros = None;
+    expect(&history, Level::ReadCommitted, &["stale read"]);
+    // Begun before the answer, it may come before both.
+    history[2].invoked_micros = 9;
+    expect(&history, Level::ReadCommitted, &[]);
+    // Neither got an answer, but somebody was told.
+    history[1].outcome = Outcome::Unknown;
+    history[1].completed_micros = None;
+    history[2].invoked_micros = 20;
+    expect(&history, Level::ReadCommitted, &[]);
+    let mut told = history.to_vec();
+    told.push(transaction(4, 8, 9, vec![read(1, &[1, 2])]));
+    expect(&told, Level::ReadCommitted, &["stale read"]);
 }
 
 #[test]
@@ -282,6 +317,75 @@ fn lets_what_got_no_answer_happen_late_but_not_early() {
         without_answer(transaction(0, 2, 0, vec![append(1, 2)])),
     ];
     expect(&early, Level::ReadCommitted, &["G1c-process"]);
+}
+
+#[test]
+fn what_others_saw_has_committed_with_all_that_it_read() {
+    let mut history = concurrent(vec![
+        vec![append(1, 1)],
+        vec![read(1, &[1]), append(1, 2)],
+        vec![read(1, &[1]), append(1, 3)],
+        vec![read(1, &[1, 3, 2])],
+    ]);
+    history[1].outcome = Outcome::Unknown;
+    history[1].completed_micros = None;
+    expect(&history, Level::ReadCommitted, &[]);
+    expect(&history, Level::RepeatableRead, &["G-single", "lost update"]);
+    // Nobody saw that it committed: so it did not.
+    let mut unproven = history.clone();
+    unproven[3] = transaction(3, 0, 100, vec![read(1, &[1, 3])]);
+    expect(&unproven, Level::RepeatableRead, &[]);
+    // Who sees its own appends proves nothing.
+    let mut own = unproven.clone();
+    own[1].operation.actions.push(read(1, &[1, 2]));
+    expect(&own, Level::RepeatableRead, &[]);
+    own[1].outcome = Outcome::Failed;
+    expect(&own, Level::RepeatableRead, &[]);
+    // It must know of itself what everybody must.
+    let mut blind = history.clone();
+    blind[1].operation.actions = vec![append(1, 2), read(1, &[1])];
+    expect(&blind, Level::ReadCommitted, &["internal"]);
+    // Write skew of which one half got no answer.
+    let mut skew = concurrent(vec![
+        vec![read(1, &[]), append(2, 1)],
+        vec![read(2, &[]), append(1, 2)],
+        vec![read(1, &[2]), read(2, &[1])],
+    ]);
+    skew[1].outcome = Outcome::Unknown;
+    skew[1].completed_micros = None;
+    expect(&skew, Level::RepeatableRead, &[]);
+    expect(&skew, Level::Serializable, &["G2-item"]);
+}
+
+#[test]
+fn whoever_fails_later_reads_what_was_committed_too() {
+    let failed = |actions| {
+        let mut record = transaction(1, 0, 100, actions);
+        record.outcome = Outcome::Failed;
+        record
+    };
+    let dirty = [failed(vec![append(1, 1)]), failed(vec![read(1, &[1])])];
+    let intermediate = [
+        transaction(0, 0, 100, vec![append(1, 1), append(1, 2)]),
+        failed(vec![read(1, &[1])]),
+    ];
+    // It is as good a witness of what others had done by then, and of nothing that it did itself.
+    let fork = [
+        transaction(0, 0, 100, vec![append(1, 1), read(1, &[1])]),
+        transaction(0, 0, 100, vec![append(1, 2), read(1, &[1, 2])]),
+        failed(vec![read(1, &[2])]),
+    ];
+    let fine = [
+        transaction(0, 0, 1, vec![append(1, 1)]),
+        failed(vec![read(1, &[1]), append(1, 2), read(1, &[1, 2])]),
+        transaction(2, 0, 200, vec![append(1, 3), read(1, &[1, 3])]),
+    ];
+    for level in ALL {
+        expect(&dirty, level, &["G1a aborted read"]);
+        expect(&intermediate, level, &["G1b intermediate read"]);
+        assert!(anomalies(&fork, level).contains("incompatible-order"));
+        expect(&fine, level, &[]);
+    }
 }
 
 #[test]
