@@ -1,7 +1,8 @@
 //! Tables that come, go, are emptied and get indexes while others use them, through any Coordinator: a definition that
 //! was acknowledged counts for every statement that begins later, and no row slips through between.
 
-use std::collections::BTreeSet;
+mod names;
+
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -14,6 +15,7 @@ use crate::checker;
 use crate::client::{CallError, CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
 use crate::workload::{Report, Step, Workload, after_error, create_table};
+use names::Names;
 
 const TABLES: usize = 2;
 const MARKS: i64 = 3;
@@ -43,10 +45,10 @@ pub enum Action {
     Read {
         /// The mark.
         mark: i64,
-        /// Keys of all rows.
-        all: BTreeSet<i64>,
+        /// Keys and marks of all rows.
+        all: Vec<(i64, i64)>,
         /// Keys as found by the index, if there was one.
-        by_index: BTreeSet<i64>,
+        by_index: Vec<i64>,
     },
 }
 
@@ -66,6 +68,7 @@ pub struct Definitions {
     prefix: String,
     shards: Option<u32>,
     next_id: AtomicI64,
+    names: Names,
     history: History<Use>,
 }
 
@@ -81,6 +84,7 @@ impl Definitions {
             prefix: prefix.to_owned(),
             shards,
             next_id: AtomicI64::new(1),
+            names: Names::new(TABLES),
             history: History::default(),
         }
     }
@@ -89,18 +93,19 @@ impl Definitions {
         format!("{}_{table}", self.prefix)
     }
 
-    async fn keys(&self, client: &Client, condition: &str, table: usize) -> CallResult<BTreeSet<i64>> {
-        let name = self.name_of(table);
-        let rows = client
-            .rows(&format!("SELECT id FROM {name} WHERE {condition}"))
-            .await?;
-        rows.iter().map(|row| number(row.first())).collect()
-    }
-
     async fn read(&self, client: &Client, table: usize, mark: i64) -> CallResult<Action> {
+        let name = self.name_of(table);
         client.run("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
-        let by_index = self.keys(client, &format!("mark = {mark}"), table).await?;
-        let all = self.keys(client, "mark + 0 >= 0", table).await?;
+        let found = client
+            .rows(&format!("SELECT id FROM {name} WHERE mark = {mark}"))
+            .await?;
+        let by_index = found
+            .iter()
+            .map(|row| number(row.first()))
+            .collect::<CallResult<_>>()?;
+        let all = client
+            .pairs(&format!("SELECT id, mark FROM {name} WHERE mark + 0 >= 0"))
+            .await?;
         client.run("COMMIT").await?;
         Ok(Action::Read { mark, all, by_index })
     }
@@ -144,8 +149,8 @@ impl Definitions {
             },
             _ => Action::Read {
                 mark: random.random_range(0..MARKS),
-                all: BTreeSet::new(),
-                by_index: BTreeSet::new(),
+                all: Vec::new(),
+                by_index: Vec::new(),
             },
         }
     }
@@ -170,9 +175,15 @@ impl Workload for Definitions {
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
         let clock = client.world().clock.clone();
+        let (table, is_created) = self.names.take(random.random_range(0..TABLES));
+        let action = if is_created {
+            self.draw(random)
+        } else {
+            Action::Create
+        };
         let mut usage = Use {
-            table: random.random_range(0..TABLES),
-            action: self.draw(random),
+            table,
+            action,
             was_missing: false,
         };
         let invocation = self.history.invoke(&*clock, index, usage.clone());
@@ -189,6 +200,11 @@ impl Workload for Definitions {
             Err(error) if error.proves_no_effect() => (Outcome::Failed, Some(error.to_string())),
             Err(error) => (Outcome::Unknown, Some(error.to_string())),
         };
+        match (&usage.action, outcome) {
+            (Action::Create, Outcome::Done) => self.names.created(table),
+            (Action::Create | Action::Drop | Action::Truncate, Outcome::Unknown) => self.names.doubt(table),
+            _ => {}
+        }
         self.history.complete(&*clock, invocation, usage, outcome, error);
         match result {
             Ok(_) => Step::Served,
@@ -198,14 +214,14 @@ impl Workload for Definitions {
 
     async fn finish(&self, client: &Client) -> CallResult<()> {
         let clock = client.world().clock.clone();
-        for table in 0..TABLES {
+        for table in self.names.all() {
             for mark in 0..MARKS {
                 let mut usage = Use {
                     table,
                     action: Action::Read {
                         mark,
-                        all: BTreeSet::new(),
-                        by_index: BTreeSet::new(),
+                        all: Vec::new(),
+                        by_index: Vec::new(),
                     },
                     was_missing: false,
                 };
