@@ -2,6 +2,7 @@
 //! was acknowledged counts for every statement that begins later, and no row slips through between.
 
 mod names;
+mod transaction;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -14,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Report, Step, Workload, after_error, create_table};
+use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
 use names::Names;
+pub use transaction::{Change, Level, Statement, Transaction};
 
 const TABLES: usize = 2;
 const MARKS: i64 = 3;
@@ -31,7 +33,7 @@ pub enum Action {
     Drop,
     /// TRUNCATE
     Truncate,
-    /// CREATE INDEX IF NOT EXISTS, or DROP INDEX IF EXISTS
+    /// CREATE INDEX, or DROP INDEX: either fails where it has nothing to do.
     Index {
         /// Whether it is to be there.
         wanted: bool,
@@ -40,6 +42,11 @@ pub enum Action {
     Insert {
         /// Its key.
         id: i64,
+    },
+    /// Rows that are written in several statements.
+    Transact {
+        /// What was done.
+        transaction: Transaction,
     },
     /// All rows, and those with one mark once with and once without the help of an index, in one snapshot.
     Read {
@@ -72,7 +79,7 @@ pub struct Definitions {
     history: History<Use>,
 }
 
-/// The mark of a row.
+/// The mark that a row is inserted with.
 pub fn mark_of(id: i64) -> i64 {
     id % MARKS
 }
@@ -110,7 +117,14 @@ impl Definitions {
         Ok(Action::Read { mark, all, by_index })
     }
 
-    async fn carry_out(&self, client: &Client, table: usize, action: &Action) -> CallResult<Action> {
+    /// Does it and notes what it saw; the flag of an error tells whether a commit may have happened.
+    async fn carry_out(
+        &self,
+        client: &Client,
+        table: usize,
+        action: &mut Action,
+        random: &mut SmallRng,
+    ) -> Result<(), Failure> {
         let name = self.name_of(table);
         let sql = match action {
             Action::Create => {
@@ -124,16 +138,25 @@ impl Definitions {
             Action::Drop => format!("DROP TABLE IF EXISTS {name}"),
             Action::Truncate => format!("TRUNCATE {name}"),
             Action::Index { wanted: true } => {
-                format!("CREATE INDEX IF NOT EXISTS {name}_mark ON {name} (mark)")
+                format!("CREATE INDEX {name}_mark ON {name} (mark)")
             }
-            Action::Index { wanted: false } => format!("DROP INDEX IF EXISTS {name}_mark"),
+            Action::Index { wanted: false } => format!("DROP INDEX {name}_mark"),
             Action::Insert { id } => {
                 format!("INSERT INTO {name} (id, mark) VALUES ({id}, {})", mark_of(*id))
             }
-            Action::Read { mark, .. } => return self.read(client, table, *mark).await,
+            Action::Transact { transaction } => return transaction.execute(client, &name, random).await,
+            Action::Read { mark, .. } => {
+                *action = self.read(client, table, *mark).await.map_err(at_once)?;
+                return Ok(());
+            }
         };
-        client.run(&sql).await?;
-        Ok(action.clone())
+        client.run(&sql).await.map_err(at_once)?;
+        Ok(())
+    }
+
+    /// The first of `count` keys that were never used.
+    fn take_ids(&self, count: i64) -> i64 {
+        self.next_id.fetch_add(count, Ordering::Relaxed)
     }
 
     fn draw(&self, random: &mut SmallRng) -> Action {
@@ -144,8 +167,9 @@ impl Definitions {
             10..=13 => Action::Index {
                 wanted: random.random_bool(0.6),
             },
-            14..=59 => Action::Insert {
-                id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            14..=39 => Action::Insert { id: self.take_ids(1) },
+            40..=59 => Action::Transact {
+                transaction: Transaction::draw(random, |count| self.take_ids(count)),
             },
             _ => Action::Read {
                 mark: random.random_range(0..MARKS),
@@ -154,6 +178,11 @@ impl Definitions {
             },
         }
     }
+}
+
+/// The failure of a statement that is a transaction of its own.
+fn at_once(error: CallError) -> Failure {
+    (error, true)
 }
 
 fn is_missing(error: &CallError) -> bool {
@@ -187,19 +216,13 @@ impl Workload for Definitions {
             was_missing: false,
         };
         let invocation = self.history.invoke(&*clock, index, usage.clone());
-        let result = self.carry_out(client, usage.table, &usage.action).await;
-        let (outcome, error) = match &result {
-            Ok(action) => {
-                usage.action = action.clone();
-                (Outcome::Done, None)
-            }
-            Err(error) if is_missing(error) => {
-                usage.was_missing = true;
-                (Outcome::Failed, Some(error.to_string()))
-            }
-            Err(error) if error.proves_no_effect() => (Outcome::Failed, Some(error.to_string())),
-            Err(error) => (Outcome::Unknown, Some(error.to_string())),
-        };
+        let result = self
+            .carry_out(client, usage.table, &mut usage.action, random)
+            .await;
+        let (outcome, error) = result
+            .as_ref()
+            .map_or_else(outcome_of, |()| (Outcome::Done, None));
+        usage.was_missing = result.as_ref().is_err_and(|(error, _)| is_missing(error));
         match (&usage.action, outcome) {
             (Action::Create, Outcome::Done) => self.names.created(table),
             (Action::Create | Action::Drop | Action::Truncate, Outcome::Unknown) => self.names.doubt(table),
@@ -207,8 +230,8 @@ impl Workload for Definitions {
         }
         self.history.complete(&*clock, invocation, usage, outcome, error);
         match result {
-            Ok(_) => Step::Served,
-            Err(error) => after_error(client, &error).await,
+            Ok(()) => Step::Served,
+            Err((error, _)) => after_error(client, &error).await,
         }
     }
 

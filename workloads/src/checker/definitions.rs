@@ -1,9 +1,10 @@
-//! Acknowledged definitions hold for everything that begins later; rows are there until their table is emptied; an index
-//! finds what a scan finds.
+//! Acknowledged definitions hold for everything that begins later; rows are there until they are deleted or their table is
+//! emptied, all of a transaction or none; an index finds what a scan finds.
 
 mod existence;
 mod index;
 mod rows;
+mod transactions;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -70,7 +71,9 @@ pub fn check(records: &[Event], tables: usize) -> Report {
         for seen in &reads {
             index::check(seen.read, events, &mut violations);
         }
-        rows::check(events, &rows::rows_of(events), &reads, &mut violations);
+        let (rows, removals) = (rows::rows_of(events), rows::removals_of(events));
+        rows::check(events, &rows, &removals, &reads, &mut violations);
+        transactions::check(events, &rows, &removals, &reads, &mut violations);
     }
     let read: BTreeSet<usize> = records
         .iter()
@@ -96,6 +99,7 @@ pub fn check(records: &[Event], tables: usize) -> Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definitions::{Change, Level, Statement, Transaction};
 
     fn event(action: Action, begins: u64, ends: u64) -> Event {
         Record {
@@ -293,5 +297,153 @@ mod tests {
         records[1].client = 0;
         records[2].client = 0;
         assert!(!check(&records, 1).is_complete);
+    }
+
+    /// Writes in `statements`, the first answered at `written`, and is committed from `committing` to `ends`.
+    fn transact(changes: &[Change], written: u64, committing: u64, ends: u64) -> Event {
+        let statements = changes.iter().zip(written..).map(|(change, answered)| Statement {
+            change: change.clone(),
+            answered_micros: Some(answered),
+            rows: 1,
+        });
+        let transaction = Transaction {
+            level: Level::ReadCommitted,
+            statements: statements.collect(),
+            commit_micros: Some(committing),
+        };
+        event(Action::Transact { transaction }, written - 1, ends)
+    }
+
+    fn insert(ids: &[i64]) -> Change {
+        Change::Insert { ids: ids.to_vec() }
+    }
+
+    #[test]
+    fn accepts_transactions_before_and_after_an_emptying() {
+        let records = [
+            transact(&[insert(&[3]), insert(&[6])], 10, 20, 30),
+            read(&[3, 6], &[3, 6], 35),
+            // It may have waited for the first one, and the last for it.
+            event(Action::Truncate, 15, 50),
+            transact(&[insert(&[9]), insert(&[12])], 60, 70, 80),
+            read(&[9, 12], &[9, 12], 90),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_commits_of_what_was_written_before_an_acknowledged_definition() {
+        for action in [Action::Truncate, Action::Drop, Action::Index { wanted: true }] {
+            let records = [
+                transact(&[insert(&[3])], 10, 50, 60),
+                event(action, 20, 40),
+                read(&[], &[], 45),
+            ];
+            let violations = violations(&records);
+            assert!(
+                violations
+                    .iter()
+                    .any(|violation| violation.starts_with("commit across")),
+                "{violations:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn rejects_unanswered_commits_across_a_definition_once_their_rows_are_seen() {
+        let mut commit = transact(&[insert(&[3])], 10, 50, 60);
+        commit.outcome = Outcome::Unknown;
+        commit.completed_micros = None;
+        let index = event(Action::Index { wanted: true }, 20, 40);
+        let records = [commit.clone(), index.clone(), read(&[], &[], 70)];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+        let records = [commit, index, read(&[3], &[3], 70)];
+        assert!(violations(&records)[0].starts_with("commit across"));
+    }
+
+    #[test]
+    fn accepts_what_overlaps_a_definition() {
+        let records = [
+            transact(&[insert(&[3])], 10, 30, 60),
+            event(Action::Truncate, 20, 40),
+            // Before its first write, and refused.
+            transact(&[insert(&[6])], 30, 50, 60),
+            event(Action::Index { wanted: true }, 25, 45),
+            read(&[6], &[6], 70),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_rows_that_are_lost_though_they_were_committed_after_the_emptying() {
+        let records = [
+            event(Action::Truncate, 20, 40),
+            transact(&[insert(&[3])], 30, 50, 60),
+            read(&[], &[], 70),
+        ];
+        assert!(violations(&records)[0].starts_with("lost row"));
+    }
+
+    #[test]
+    fn rejects_rows_of_an_unanswered_commit_that_outlive_an_emptying() {
+        let mut commit = transact(&[insert(&[3])], 10, 30, 60);
+        commit.outcome = Outcome::Unknown;
+        commit.completed_micros = None;
+        let records = [commit, event(Action::Truncate, 20, 40), read(&[3], &[3], 70)];
+        assert!(violations(&records)[0].starts_with("stale read"));
+    }
+
+    #[test]
+    fn rejects_half_a_transaction() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            transact(&[insert(&[3]), insert(&[6])], 10, 20, 90),
+            read(&[6], &[6], 50),
+        ];
+        assert!(violations(&records)[0].starts_with("torn transaction"));
+        let records = [
+            event(Action::Insert { id: 3 }, 0, 5),
+            transact(&[insert(&[6]), Change::Delete { id: 3 }], 10, 20, 90),
+            read(&[3, 6], &[3, 6], 50),
+        ];
+        assert!(violations(&records)[0].starts_with("torn transaction"));
+    }
+
+    #[test]
+    fn accepts_that_deleted_rows_are_missing_and_rejects_that_they_are_back() {
+        let deletion = transact(&[insert(&[6]), Change::Delete { id: 3 }], 10, 20, 30);
+        let insertion = event(Action::Insert { id: 3 }, 0, 5);
+        let records = [insertion.clone(), deletion.clone(), read(&[6], &[6], 50)];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+        let records = [insertion.clone(), deletion.clone(), read(&[3], &[3], 50)];
+        assert!(
+            violations(&records)
+                .iter()
+                .any(|violation| violation.starts_with("row is back"))
+        );
+        // Nobody knows whether it was deleted.
+        let mut unanswered = deletion;
+        unanswered.outcome = Outcome::Unknown;
+        unanswered.completed_micros = None;
+        for seen in [&[3][..], &[6]] {
+            let records = [insertion.clone(), unanswered.clone(), read(seen, seen, 50)];
+            assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+        }
+    }
+
+    #[test]
+    fn accepts_an_index_of_a_changed_mark() {
+        let remark = Change::Remark { id: 3, mark: 1 };
+        let action = Action::Read {
+            mark: 1,
+            all: vec![(3, 1), (6, 0)],
+            by_index: vec![3],
+        };
+        let records = [
+            event(Action::Insert { id: 3 }, 0, 5),
+            transact(&[insert(&[6]), remark], 10, 20, 30),
+            event(action, 50, 55),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
     }
 }

@@ -8,7 +8,7 @@ use crate::history::Outcome;
 fn uses(event: &Event) -> bool {
     matches!(
         event.operation.action,
-        Action::Insert { .. } | Action::Read { .. } | Action::Truncate
+        Action::Insert { .. } | Action::Transact { .. } | Action::Read { .. } | Action::Truncate
     )
 }
 

@@ -1,9 +1,10 @@
-//! Rows are there from their commit on until their table is emptied, which removes all that were committed before.
+//! Rows are there from their commit on until they are deleted, or their table is emptied, which removes all that were
+//! committed before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Event, Numbered, empties, end_of, precedes};
-use crate::definitions::Action;
+use crate::definitions::{Action, Change};
 use crate::history::Outcome;
 
 /// A row that somebody wanted to insert.
@@ -25,18 +26,83 @@ impl Row<'_> {
     }
 }
 
+/// A row that somebody wanted to delete.
+pub(super) struct Removal<'a> {
+    /// Its key.
+    pub(super) id: i64,
+    /// Who did.
+    pub(super) writer: Numbered<'a>,
+    /// Whether the row was there, so that it is gone if the transaction was committed.
+    pub(super) has_met_its_row: bool,
+    /// No commit before.
+    commits_from: u64,
+}
+
+impl Removal<'_> {
+    /// Whether the read may have come too late for the row.
+    pub(super) fn may_precede(&self, read: &Event) -> bool {
+        self.writer.1.outcome != Outcome::Failed && self.commits_from <= end_of(read)
+    }
+}
+
+/// All rows that the events would delete.
+pub(super) fn removals_of<'a>(events: &[Numbered<'a>]) -> Vec<Removal<'a>> {
+    let mut removals = Vec::new();
+    for (position, event) in events {
+        let Action::Transact { transaction } = &event.operation.action else {
+            continue;
+        };
+        for statement in &transaction.statements {
+            let Change::Delete { id } = statement.change else {
+                continue;
+            };
+            // Without an answer it may have met the row.
+            if statement.answered_micros.is_none() || statement.rows > 0 {
+                removals.push(Removal {
+                    id,
+                    writer: (*position, event),
+                    has_met_its_row: statement.rows > 0,
+                    commits_from: transaction.commit_micros.unwrap_or(event.invoked_micros),
+                });
+            }
+        }
+    }
+    removals
+}
+
 /// All rows that the events would insert.
 pub(super) fn rows_of<'a>(events: &[Numbered<'a>]) -> Vec<Row<'a>> {
     let mut rows = Vec::new();
     for (position, event) in events {
-        if let Action::Insert { id } = event.operation.action {
-            let is_done = event.outcome == Outcome::Done;
-            rows.push(Row {
-                id,
-                writer: (*position, event),
-                written_by: if is_done { event.completed_micros } else { None },
-                commits_from: event.invoked_micros,
-            });
+        let writer = (*position, *event);
+        match &event.operation.action {
+            Action::Insert { id } => {
+                let is_done = event.outcome == Outcome::Done;
+                rows.push(Row {
+                    id: *id,
+                    writer,
+                    written_by: if is_done { event.completed_micros } else { None },
+                    commits_from: event.invoked_micros,
+                });
+            }
+            Action::Transact { transaction } => {
+                let first = transaction.statements.first();
+                let inserted = transaction
+                    .statements
+                    .iter()
+                    .flat_map(|statement| match &statement.change {
+                        Change::Insert { ids } => ids.as_slice(),
+                        _ => &[],
+                    });
+                rows.extend(inserted.map(|id| Row {
+                    id: *id,
+                    writer,
+                    // With its first row a transaction keeps definitions out, for all its rows.
+                    written_by: first.and_then(|statement| statement.answered_micros),
+                    commits_from: transaction.commit_micros.unwrap_or(event.invoked_micros),
+                }));
+            }
+            _ => {}
         }
     }
     rows
@@ -67,6 +133,7 @@ impl<'a> Seen<'a> {
 pub(super) fn check(
     events: &[Numbered<'_>],
     rows: &[Row<'_>],
+    removals: &[Removal<'_>],
     reads: &[Seen<'_>],
     violations: &mut Vec<String>,
 ) {
@@ -77,7 +144,8 @@ pub(super) fn check(
         .collect();
     for seen in reads {
         check_aborted(seen, rows, violations);
-        check_emptying(seen, rows, &clears, violations);
+        check_deleted(seen, removals, violations);
+        check_emptying(seen, rows, removals, &clears, violations);
     }
     check_return(rows, reads, violations);
 }
@@ -94,9 +162,28 @@ fn check_aborted(seen: &Seen<'_>, rows: &[Row<'_>], violations: &mut Vec<String>
     }
 }
 
+fn check_deleted(seen: &Seen<'_>, removals: &[Removal<'_>], violations: &mut Vec<String>) {
+    let (index, read) = seen.read;
+    let deleted = removals.iter().filter(|removal| {
+        removal.has_met_its_row && precedes(removal.writer.1, read) && seen.ids.contains(&removal.id)
+    });
+    for removal in deleted {
+        violations.push(format!(
+            "row is back: T{index} saw row {}, which T{} had deleted",
+            removal.id, removal.writer.0
+        ));
+    }
+}
+
 /// The moment at which the table was emptied the last time before the read, if ever, lies after the commits of all rows
 /// that are missing, and before the others were written. Somebody must have emptied it then.
-fn check_emptying(seen: &Seen<'_>, rows: &[Row<'_>], clears: &[Numbered<'_>], violations: &mut Vec<String>) {
+fn check_emptying(
+    seen: &Seen<'_>,
+    rows: &[Row<'_>],
+    removals: &[Removal<'_>],
+    clears: &[Numbered<'_>],
+    violations: &mut Vec<String>,
+) {
     let (index, read) = seen.read;
     let last_clear = clears
         .iter()
@@ -107,9 +194,15 @@ fn check_emptying(seen: &Seen<'_>, rows: &[Row<'_>], clears: &[Numbered<'_>], vi
         .filter(|row| seen.ids.contains(&row.id))
         .filter_map(|row| Some((row.written_by?, row)))
         .min_by_key(|(written_by, _)| *written_by);
+    let may_be_deleted: BTreeSet<i64> = removals
+        .iter()
+        .filter(|removal| removal.may_precede(read))
+        .map(|removal| removal.id)
+        .collect();
     let last_missing = rows
         .iter()
         .filter(|row| row.is_certain_before(read) && !seen.ids.contains(&row.id))
+        .filter(|row| !may_be_deleted.contains(&row.id))
         .max_by_key(|row| row.commits_from);
     let mut until = end_of(read);
     if let Some((written_by, row)) = first_seen {
