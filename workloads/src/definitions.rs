@@ -1,5 +1,5 @@
-//! Tables that come, go, are emptied and get indexes while others use them, through any Coordinator: a definition that
-//! was acknowledged counts for every statement that begins later, and no row slips through between.
+//! Tables that come, go, are emptied and get indexes and columns while others use them, through any Coordinator: a
+//! definition that was acknowledged counts for every statement that begins later, and no row slips through between.
 
 mod names;
 mod transaction;
@@ -35,6 +35,11 @@ pub enum Action {
     Truncate,
     /// CREATE INDEX, or DROP INDEX: either fails where it has nothing to do.
     Index {
+        /// Whether it is to be there.
+        wanted: bool,
+    },
+    /// ALTER TABLE ADD COLUMN, or DROP COLUMN, of a column that nobody else names: either fails where it has nothing to do.
+    Column {
         /// Whether it is to be there.
         wanted: bool,
     },
@@ -141,6 +146,10 @@ impl Definitions {
                 format!("CREATE INDEX {name}_mark ON {name} (mark)")
             }
             Action::Index { wanted: false } => format!("DROP INDEX {name}_mark"),
+            Action::Column { wanted: true } => {
+                format!("ALTER TABLE {name} ADD COLUMN extra bigint NOT NULL DEFAULT 7")
+            }
+            Action::Column { wanted: false } => format!("ALTER TABLE {name} DROP COLUMN extra"),
             Action::Insert { id } => {
                 format!("INSERT INTO {name} (id, mark) VALUES ({id}, {})", mark_of(*id))
             }
@@ -167,7 +176,10 @@ impl Definitions {
             10..=13 => Action::Index {
                 wanted: random.random_bool(0.6),
             },
-            14..=39 => Action::Insert { id: self.take_ids(1) },
+            14..=16 => Action::Column {
+                wanted: random.random_bool(0.5),
+            },
+            17..=39 => Action::Insert { id: self.take_ids(1) },
             40..=59 => Action::Transact {
                 transaction: Transaction::draw(random, |count| self.take_ids(count)),
             },

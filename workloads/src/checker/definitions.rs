@@ -2,6 +2,7 @@
 //! emptied, all of a transaction or none; an index finds what a scan finds.
 
 mod existence;
+mod features;
 mod index;
 mod rows;
 mod transactions;
@@ -67,6 +68,7 @@ pub fn check(records: &[Event], tables: usize) -> Report {
     let mut violations = Vec::new();
     for (table, events) in &by_table {
         existence::check(events, *table < tables, &mut violations);
+        features::check(events, &mut violations);
         let reads: Vec<Seen<'_>> = events.iter().copied().filter_map(Seen::of).collect();
         for seen in &reads {
             index::check(seen.read, events, &mut violations);
@@ -333,7 +335,9 @@ mod tests {
 
     #[test]
     fn rejects_commits_of_what_was_written_before_an_acknowledged_definition() {
-        for action in [Action::Truncate, Action::Drop, Action::Index { wanted: true }] {
+        let column = Action::Column { wanted: true };
+        let index = Action::Index { wanted: true };
+        for action in [Action::Truncate, Action::Drop, index, column] {
             let records = [
                 transact(&[insert(&[3])], 10, 50, 60),
                 event(action, 20, 40),
@@ -443,6 +447,50 @@ mod tests {
             event(Action::Insert { id: 3 }, 0, 5),
             transact(&[insert(&[6]), remark], 10, 20, 30),
             event(action, 50, 55),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_definitions_that_were_acknowledged_twice() {
+        let index = |wanted| Action::Index { wanted };
+        let column = |wanted| Action::Column { wanted };
+        for records in [
+            vec![event(column(true), 0, 10), event(column(true), 20, 30)],
+            vec![event(column(false), 0, 10)],
+            vec![
+                event(index(true), 0, 10),
+                event(index(false), 20, 30),
+                // No concern of the index.
+                event(column(true), 32, 34),
+                event(index(false), 40, 50),
+            ],
+            vec![
+                event(index(true), 0, 10),
+                event(Action::Drop, 20, 30),
+                event(Action::Create, 40, 50),
+                event(index(false), 60, 70),
+            ],
+        ] {
+            assert!(violations(&records)[0].starts_with("definition without effect"));
+        }
+    }
+
+    #[test]
+    fn accepts_definitions_in_turn() {
+        let index = |wanted| Action::Index { wanted };
+        let column = |wanted| Action::Column { wanted };
+        let records = [
+            event(index(true), 0, 10),
+            // These overlap: the second one waited.
+            event(index(false), 20, 40),
+            event(index(true), 15, 50),
+            event(column(true), 60, 70),
+            event(Action::Drop, 80, 90),
+            event(Action::Create, 100, 110),
+            event(column(true), 120, 130),
+            unknown(column(false), 140),
+            event(column(true), 150, 160),
         ];
         assert!(violations(&records).is_empty(), "{:?}", violations(&records));
     }

@@ -8,7 +8,12 @@ use crate::history::Outcome;
 fn uses(event: &Event) -> bool {
     matches!(
         event.operation.action,
-        Action::Insert { .. } | Action::Transact { .. } | Action::Read { .. } | Action::Truncate
+        Action::Insert { .. }
+            | Action::Transact { .. }
+            | Action::Read { .. }
+            | Action::Truncate
+            | Action::Index { wanted: true }
+            | Action::Column { .. }
     )
 }
 

@@ -80,7 +80,7 @@ fn check_definitions(
     };
     for (position, definition) in events {
         let action = &definition.operation.action;
-        let redefines = empties(definition) || matches!(action, Action::Index { .. });
+        let redefines = empties(definition) || matches!(action, Action::Index { .. } | Action::Column { .. });
         let lies_within = written < definition.invoked_micros
             && definition
                 .completed_micros
