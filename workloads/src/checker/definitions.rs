@@ -4,6 +4,7 @@
 mod existence;
 mod features;
 mod index;
+mod once;
 mod rows;
 mod transactions;
 
@@ -54,6 +55,17 @@ fn drops(event: &Event) -> bool {
 
 fn empties(event: &Event) -> bool {
     matches!(event.operation.action, Action::Drop | Action::Truncate) && !event.operation.was_missing
+}
+
+/// Whether the table certainly was emptied. A Coordinator that was not yet told of a table that is being created has
+/// nothing to drop, and says so while others use the table already.
+fn certainly_empties(event: &Event, events: &[Numbered<'_>]) -> bool {
+    let is_being_created = || {
+        events
+            .iter()
+            .any(|(_, create)| creates(create) && may_lie_between(create, event, event))
+    };
+    event.outcome == Outcome::Done && empties(event) && !(drops(event) && is_being_created())
 }
 
 /// Judges a history, at whose beginning there were `tables` tables; it is complete if all that were ever used were read at
@@ -274,12 +286,16 @@ mod tests {
     #[test]
     fn rejects_a_table_that_served_somebody_since_it_was_dropped_and_is_missing() {
         let records = [
-            event(Action::Drop, 0, 10),
-            unknown(Action::Create, 12),
+            event(Action::Drop, 0, 14),
+            event(Action::Create, 12, 15),
             event(Action::Insert { id: 3 }, 20, 30),
             missing(40),
         ];
         assert!(violations(&records)[0].starts_with("lost definition"));
+        // One Coordinator shows what another has not heard of yet.
+        let mut records = records.to_vec();
+        records[1] = unknown(Action::Create, 12);
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
     }
 
     #[test]
@@ -491,6 +507,79 @@ mod tests {
             event(column(true), 120, 130),
             unknown(column(false), 140),
             event(column(true), 150, 160),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_two_emptyings_by_one_definition() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            event(Action::Insert { id: 3 }, 10, 20),
+            read(&[], &[], 30),
+            event(Action::Insert { id: 6 }, 40, 50),
+            read(&[], &[], 60),
+        ];
+        assert!(violations(&records[..4]).is_empty());
+        assert!(violations(&records)[0].starts_with("lost row"));
+    }
+
+    #[test]
+    fn accepts_two_emptyings_by_two_definitions() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            event(Action::Insert { id: 3 }, 10, 20),
+            read(&[], &[], 30),
+            event(Action::Insert { id: 6 }, 40, 50),
+            // It may be what happened first, or second, as the other one may.
+            event(Action::Truncate, 25, 55),
+            read(&[], &[], 60),
+            read(&[], &[], 70),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_a_table_that_one_definition_has_dropped_twice() {
+        let records = [
+            unknown(Action::Drop, 0),
+            missing(10),
+            event(Action::Create, 20, 30),
+            missing(40),
+        ];
+        assert!(violations(&records[..3]).is_empty());
+        assert!(violations(&records)[0].starts_with("lost definition"));
+        let mut explained = records.to_vec();
+        explained.push(unknown(Action::Drop, 35));
+        assert!(violations(&explained).is_empty(), "{:?}", violations(&explained));
+    }
+
+    #[test]
+    fn accepts_a_drop_by_somebody_who_has_not_heard_of_the_table_yet() {
+        let records = [
+            event(Action::Drop, 0, 10),
+            event(Action::Create, 15, 100),
+            // The Coordinator that created it shows it first.
+            event(Action::Insert { id: 3 }, 20, 30),
+            missing(35),
+            event(Action::Column { wanted: true }, 35, 38),
+            event(Action::Drop, 40, 50),
+            transact(&[insert(&[6])], 38, 70, 80),
+            read(&[3, 6], &[3, 6], 110),
+            event(Action::Column { wanted: false }, 120, 130),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn accepts_a_commit_across_the_second_of_two_drops_of_an_index() {
+        let records = [
+            event(Action::Index { wanted: true }, 0, 5),
+            event(Action::Index { wanted: false }, 10, 90),
+            transact(&[insert(&[3])], 30, 60, 70),
+            // It found nothing to do.
+            event(Action::Index { wanted: false }, 40, 50),
+            read(&[3], &[3], 100),
         ];
         assert!(violations(&records).is_empty(), "{:?}", violations(&records));
     }

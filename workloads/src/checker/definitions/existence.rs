@@ -1,5 +1,6 @@
 //! Tables are there from their creation until they are dropped, for everybody.
 
+use super::once::{Window, explained_twice};
 use super::{Event, Numbered, creates, drops, may_begin_before, may_lie_between, precedes};
 use crate::definitions::Action;
 use crate::history::Outcome;
@@ -17,6 +18,24 @@ fn uses(event: &Event) -> bool {
     )
 }
 
+/// The last before the event that shows that the table was there for everybody: it was created, or served somebody while
+/// nobody was creating it. A table that is being created is shown by one Coordinator before the others.
+fn last_witness<'a>(event: &Event, events: &[Numbered<'a>]) -> Option<Numbered<'a>> {
+    let is_created = events
+        .iter()
+        .filter(|(_, create)| creates(create) && may_begin_before(create, event))
+        .all(|(_, create)| precedes(create, event));
+    events
+        .iter()
+        .copied()
+        .filter(|(_, earlier)| {
+            (creates(earlier) || is_created && uses(earlier))
+                && precedes(earlier, event)
+                && !earlier.operation.was_missing
+        })
+        .max_by_key(|(_, earlier)| earlier.invoked_micros)
+}
+
 /// Who found a table, or missed it, although an acknowledged definition says otherwise. Whether it was `there_at_first`.
 pub(super) fn check(events: &[Numbered<'_>], there_at_first: bool, violations: &mut Vec<String>) {
     for (index, event) in events.iter().filter(|(_, event)| uses(event)) {
@@ -25,6 +44,35 @@ pub(super) fn check(events: &[Numbered<'_>], there_at_first: bool, violations: &
         } else if event.outcome == Outcome::Done {
             found(*index, event, events, violations);
         }
+    }
+    check_turns(events, there_at_first, violations);
+}
+
+/// Each time that the table was there and then missing took another DROP.
+fn check_turns(events: &[Numbered<'_>], there_at_first: bool, violations: &mut Vec<String>) {
+    let mut windows = Vec::new();
+    let missing = events
+        .iter()
+        .filter(|(_, event)| uses(event) && event.operation.was_missing);
+    for (index, event) in missing {
+        let from = match last_witness(event, events) {
+            Some((_, earlier)) => earlier.invoked_micros,
+            None if there_at_first => 0,
+            None => continue,
+        };
+        if let Some(until) = event.completed_micros {
+            windows.push(Window {
+                from,
+                until,
+                witness: *index,
+            });
+        }
+    }
+    let dropped: Vec<Numbered<'_>> = events.iter().copied().filter(|(_, drop)| drops(drop)).collect();
+    for Window { witness, .. } in explained_twice(windows, &dropped) {
+        violations.push(format!(
+            "lost definition: T{witness} did not find a table that was there again since each DROP took effect"
+        ));
     }
 }
 
@@ -36,13 +84,7 @@ fn missed(
     violations: &mut Vec<String>,
 ) {
     let table = event.operation.table;
-    // The last that shows that the table was there: it was created, or served somebody.
-    let last = events
-        .iter()
-        .filter(|(_, earlier)| {
-            (creates(earlier) || uses(earlier)) && precedes(earlier, event) && !earlier.operation.was_missing
-        })
-        .max_by_key(|(_, earlier)| earlier.invoked_micros);
+    let last = last_witness(event, events);
     let mut dropped = events.iter().filter(|(_, drop)| drops(drop));
     let is_explained = match last {
         Some((_, earlier)) => dropped.any(|(_, drop)| may_lie_between(drop, earlier, event)),

@@ -1,6 +1,6 @@
 //! Indexes and columns come and go in turn: what was added twice was taken away in between, and the other way round.
 
-use super::{Event, Numbered, drops, may_begin_before, may_lie_between, precedes};
+use super::{Event, Numbered, certainly_empties, drops, may_begin_before, may_lie_between, precedes};
 use crate::definitions::Action;
 use crate::history::Outcome;
 
@@ -34,6 +34,7 @@ pub(super) fn check(events: &[Numbered<'_>], violations: &mut Vec<String>) {
         let last = events
             .iter()
             .filter(|(_, earlier)| leads_to(earlier, wanted) && precedes(earlier, event))
+            .filter(|(_, earlier)| !drops(earlier) || certainly_empties(earlier, events))
             .max_by_key(|(_, earlier)| earlier.invoked_micros);
         let mut reversals = events
             .iter()

@@ -3,7 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Event, Numbered, empties, end_of, precedes};
+use super::once::{Window, explained_twice};
+use super::{Event, Numbered, certainly_empties, empties, end_of, precedes};
 use crate::definitions::{Action, Change};
 use crate::history::Outcome;
 
@@ -142,10 +143,23 @@ pub(super) fn check(
         .copied()
         .filter(|(_, event)| empties(event) && event.outcome != Outcome::Failed)
         .collect();
+    let certain: Vec<Numbered<'_>> = clears
+        .iter()
+        .copied()
+        .filter(|(_, clear)| certainly_empties(clear, events))
+        .collect();
+    let mut emptied = Vec::new();
     for seen in reads {
         check_aborted(seen, rows, violations);
         check_deleted(seen, removals, violations);
-        check_emptying(seen, rows, removals, &clears, violations);
+        emptied.extend(check_emptying(
+            seen, rows, removals, &clears, &certain, violations,
+        ));
+    }
+    for Window { witness, .. } in explained_twice(emptied, &clears) {
+        violations.push(format!(
+            "lost row: T{witness} did not see rows that were written since each emptying took effect"
+        ));
     }
     check_return(rows, reads, violations);
 }
@@ -176,16 +190,17 @@ fn check_deleted(seen: &Seen<'_>, removals: &[Removal<'_>], violations: &mut Vec
 }
 
 /// The moment at which the table was emptied the last time before the read, if ever, lies after the commits of all rows
-/// that are missing, and before the others were written. Somebody must have emptied it then.
+/// that are missing, and before the others were written. Somebody must have emptied it then: the time is returned.
 fn check_emptying(
     seen: &Seen<'_>,
     rows: &[Row<'_>],
     removals: &[Removal<'_>],
     clears: &[Numbered<'_>],
+    certain: &[Numbered<'_>],
     violations: &mut Vec<String>,
-) {
+) -> Option<Window> {
     let (index, read) = seen.read;
-    let last_clear = clears
+    let last_clear = certain
         .iter()
         .filter(|(_, clear)| precedes(clear, read))
         .max_by_key(|(_, clear)| clear.invoked_micros);
@@ -213,7 +228,7 @@ fn check_emptying(
                 "stale read: T{index} saw row {} of T{}, which T{position} had removed with all others",
                 row.id, row.writer.0
             ));
-            return;
+            return None;
         }
         if let Some(missing) = last_missing
             && written_by < missing.commits_from
@@ -222,13 +237,11 @@ fn check_emptying(
                 "emptied in part: T{index} did not see row {} of T{} but row {} of T{}, which is older",
                 missing.id, missing.writer.0, row.id, row.writer.0
             ));
-            return;
+            return None;
         }
         until = until.min(written_by);
     }
-    let Some(missing) = last_missing else {
-        return;
-    };
+    let missing = last_missing?;
     let from = last_clear.map_or(0, |(_, clear)| clear.invoked_micros);
     let from = from.max(missing.commits_from);
     let is_explained = clears
@@ -240,6 +253,11 @@ fn check_emptying(
             missing.id, missing.writer.0
         ));
     }
+    Some(Window {
+        from,
+        until,
+        witness: index,
+    })
 }
 
 /// Keys are used once: a row that was gone is gone for ever.

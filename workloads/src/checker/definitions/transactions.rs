@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::rows::{Removal, Row, Seen};
-use super::{Numbered, empties};
+use super::{Event, Numbered, certainly_empties, may_lie_between};
 use crate::definitions::{Action, Transaction};
 use crate::history::Outcome;
 
@@ -79,17 +79,32 @@ fn check_definitions(
         return;
     };
     for (position, definition) in events {
-        let action = &definition.operation.action;
-        let redefines = empties(definition) || matches!(action, Action::Index { .. } | Action::Column { .. });
         let lies_within = written < definition.invoked_micros
             && definition
                 .completed_micros
                 .is_some_and(|completed| completed < committing);
-        if definition.outcome == Outcome::Done && redefines && lies_within {
+        if lies_within && certainly_redefines(*position, definition, events) {
             violations.push(format!(
                 "commit across a definition: T{index} wrote table {} before T{position} redefined it, and committed after",
                 definition.operation.table
             ));
         }
+    }
+}
+
+/// Whether the table certainly was redefined. Of two that drop an index at a time, one may find it gone.
+fn certainly_redefines(position: usize, definition: &Event, events: &[Numbered<'_>]) -> bool {
+    let drops_index = |event: &Event| event.operation.action == Action::Index { wanted: false };
+    match definition.operation.action {
+        Action::Index { wanted: false } => {
+            definition.outcome == Outcome::Done
+                && !events.iter().any(|(other_position, other)| {
+                    *other_position != position
+                        && drops_index(other)
+                        && may_lie_between(other, definition, definition)
+                })
+        }
+        Action::Index { wanted: true } | Action::Column { .. } => definition.outcome == Outcome::Done,
+        _ => certainly_empties(definition, events),
     }
 }
