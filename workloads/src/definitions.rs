@@ -1,7 +1,9 @@
-//! Tables that come, go, are emptied and get indexes while others use them, through any Coordinator: a definition that
-//! was acknowledged counts for every statement that begins later, and no row slips through between.
+//! Tables that come, go, are emptied and get indexes and columns while others use them, through any Coordinator: a
+//! definition that was acknowledged counts for every statement that begins later, and no row slips through between.
 
-use std::collections::BTreeSet;
+mod names;
+mod transaction;
+
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -13,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Report, Step, Workload, after_error, create_table};
+use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
+use names::Names;
+pub use transaction::{Change, Level, Statement, Transaction};
 
 const TABLES: usize = 2;
 const MARKS: i64 = 3;
@@ -29,8 +33,13 @@ pub enum Action {
     Drop,
     /// TRUNCATE
     Truncate,
-    /// CREATE INDEX IF NOT EXISTS, or DROP INDEX IF EXISTS
+    /// CREATE INDEX, or DROP INDEX: either fails where it has nothing to do.
     Index {
+        /// Whether it is to be there.
+        wanted: bool,
+    },
+    /// ALTER TABLE ADD COLUMN, or DROP COLUMN, of a column that nobody else names: either fails where it has nothing to do.
+    Column {
         /// Whether it is to be there.
         wanted: bool,
     },
@@ -39,14 +48,19 @@ pub enum Action {
         /// Its key.
         id: i64,
     },
+    /// Rows that are written in several statements.
+    Transact {
+        /// What was done.
+        transaction: Transaction,
+    },
     /// All rows, and those with one mark once with and once without the help of an index, in one snapshot.
     Read {
         /// The mark.
         mark: i64,
-        /// Keys of all rows.
-        all: BTreeSet<i64>,
+        /// Keys and marks of all rows.
+        all: Vec<(i64, i64)>,
         /// Keys as found by the index, if there was one.
-        by_index: BTreeSet<i64>,
+        by_index: Vec<i64>,
     },
 }
 
@@ -66,10 +80,11 @@ pub struct Definitions {
     prefix: String,
     shards: Option<u32>,
     next_id: AtomicI64,
+    names: Names,
     history: History<Use>,
 }
 
-/// The mark of a row.
+/// The mark that a row is inserted with.
 pub fn mark_of(id: i64) -> i64 {
     id % MARKS
 }
@@ -81,6 +96,7 @@ impl Definitions {
             prefix: prefix.to_owned(),
             shards,
             next_id: AtomicI64::new(1),
+            names: Names::new(TABLES),
             history: History::default(),
         }
     }
@@ -89,23 +105,31 @@ impl Definitions {
         format!("{}_{table}", self.prefix)
     }
 
-    async fn keys(&self, client: &Client, condition: &str, table: usize) -> CallResult<BTreeSet<i64>> {
-        let name = self.name_of(table);
-        let rows = client
-            .rows(&format!("SELECT id FROM {name} WHERE {condition}"))
-            .await?;
-        rows.iter().map(|row| number(row.first())).collect()
-    }
-
     async fn read(&self, client: &Client, table: usize, mark: i64) -> CallResult<Action> {
+        let name = self.name_of(table);
         client.run("BEGIN ISOLATION LEVEL REPEATABLE READ").await?;
-        let by_index = self.keys(client, &format!("mark = {mark}"), table).await?;
-        let all = self.keys(client, "mark + 0 >= 0", table).await?;
+        let found = client
+            .rows(&format!("SELECT id FROM {name} WHERE mark = {mark}"))
+            .await?;
+        let by_index = found
+            .iter()
+            .map(|row| number(row.first()))
+            .collect::<CallResult<_>>()?;
+        let all = client
+            .pairs(&format!("SELECT id, mark FROM {name} WHERE mark + 0 >= 0"))
+            .await?;
         client.run("COMMIT").await?;
         Ok(Action::Read { mark, all, by_index })
     }
 
-    async fn carry_out(&self, client: &Client, table: usize, action: &Action) -> CallResult<Action> {
+    /// Does it and notes what it saw; the flag of an error tells whether a commit may have happened.
+    async fn carry_out(
+        &self,
+        client: &Client,
+        table: usize,
+        action: &mut Action,
+        random: &mut SmallRng,
+    ) -> Result<(), Failure> {
         let name = self.name_of(table);
         let sql = match action {
             Action::Create => {
@@ -119,16 +143,29 @@ impl Definitions {
             Action::Drop => format!("DROP TABLE IF EXISTS {name}"),
             Action::Truncate => format!("TRUNCATE {name}"),
             Action::Index { wanted: true } => {
-                format!("CREATE INDEX IF NOT EXISTS {name}_mark ON {name} (mark)")
+                format!("CREATE INDEX {name}_mark ON {name} (mark)")
             }
-            Action::Index { wanted: false } => format!("DROP INDEX IF EXISTS {name}_mark"),
+            Action::Index { wanted: false } => format!("DROP INDEX {name}_mark"),
+            Action::Column { wanted: true } => {
+                format!("ALTER TABLE {name} ADD COLUMN extra bigint NOT NULL DEFAULT 7")
+            }
+            Action::Column { wanted: false } => format!("ALTER TABLE {name} DROP COLUMN extra"),
             Action::Insert { id } => {
                 format!("INSERT INTO {name} (id, mark) VALUES ({id}, {})", mark_of(*id))
             }
-            Action::Read { mark, .. } => return self.read(client, table, *mark).await,
+            Action::Transact { transaction } => return transaction.execute(client, &name, random).await,
+            Action::Read { mark, .. } => {
+                *action = self.read(client, table, *mark).await.map_err(at_once)?;
+                return Ok(());
+            }
         };
-        client.run(&sql).await?;
-        Ok(action.clone())
+        client.run(&sql).await.map_err(at_once)?;
+        Ok(())
+    }
+
+    /// The first of `count` keys that were never used.
+    fn take_ids(&self, count: i64) -> i64 {
+        self.next_id.fetch_add(count, Ordering::Relaxed)
     }
 
     fn draw(&self, random: &mut SmallRng) -> Action {
@@ -139,16 +176,25 @@ impl Definitions {
             10..=13 => Action::Index {
                 wanted: random.random_bool(0.6),
             },
-            14..=59 => Action::Insert {
-                id: self.next_id.fetch_add(1, Ordering::Relaxed),
+            14..=16 => Action::Column {
+                wanted: random.random_bool(0.5),
+            },
+            17..=39 => Action::Insert { id: self.take_ids(1) },
+            40..=59 => Action::Transact {
+                transaction: Transaction::draw(random, |count| self.take_ids(count)),
             },
             _ => Action::Read {
                 mark: random.random_range(0..MARKS),
-                all: BTreeSet::new(),
-                by_index: BTreeSet::new(),
+                all: Vec::new(),
+                by_index: Vec::new(),
             },
         }
     }
+}
+
+/// The failure of a statement that is a transaction of its own.
+fn at_once(error: CallError) -> Failure {
+    (error, true)
 }
 
 fn is_missing(error: &CallError) -> bool {
@@ -170,42 +216,47 @@ impl Workload for Definitions {
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
         let clock = client.world().clock.clone();
+        let (table, is_created) = self.names.take(random.random_range(0..TABLES));
+        let action = if is_created {
+            self.draw(random)
+        } else {
+            Action::Create
+        };
         let mut usage = Use {
-            table: random.random_range(0..TABLES),
-            action: self.draw(random),
+            table,
+            action,
             was_missing: false,
         };
         let invocation = self.history.invoke(&*clock, index, usage.clone());
-        let result = self.carry_out(client, usage.table, &usage.action).await;
-        let (outcome, error) = match &result {
-            Ok(action) => {
-                usage.action = action.clone();
-                (Outcome::Done, None)
-            }
-            Err(error) if is_missing(error) => {
-                usage.was_missing = true;
-                (Outcome::Failed, Some(error.to_string()))
-            }
-            Err(error) if error.proves_no_effect() => (Outcome::Failed, Some(error.to_string())),
-            Err(error) => (Outcome::Unknown, Some(error.to_string())),
-        };
+        let result = self
+            .carry_out(client, usage.table, &mut usage.action, random)
+            .await;
+        let (outcome, error) = result
+            .as_ref()
+            .map_or_else(outcome_of, |()| (Outcome::Done, None));
+        usage.was_missing = result.as_ref().is_err_and(|(error, _)| is_missing(error));
+        match (&usage.action, outcome) {
+            (Action::Create, Outcome::Done) => self.names.created(table),
+            (Action::Create | Action::Drop | Action::Truncate, Outcome::Unknown) => self.names.doubt(table),
+            _ => {}
+        }
         self.history.complete(&*clock, invocation, usage, outcome, error);
         match result {
-            Ok(_) => Step::Served,
-            Err(error) => after_error(client, &error).await,
+            Ok(()) => Step::Served,
+            Err((error, _)) => after_error(client, &error).await,
         }
     }
 
     async fn finish(&self, client: &Client) -> CallResult<()> {
         let clock = client.world().clock.clone();
-        for table in 0..TABLES {
+        for table in self.names.all() {
             for mark in 0..MARKS {
                 let mut usage = Use {
                     table,
                     action: Action::Read {
                         mark,
-                        all: BTreeSet::new(),
-                        by_index: BTreeSet::new(),
+                        all: Vec::new(),
+                        by_index: Vec::new(),
                     },
                     was_missing: false,
                 };

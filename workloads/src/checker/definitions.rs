@@ -1,32 +1,48 @@
-//! Acknowledged definitions hold for everything that begins later; rows are there until their table is emptied; an index
-//! finds what a scan finds.
+//! Acknowledged definitions hold for everything that begins later; rows are there until they are deleted or their table is
+//! emptied, all of a transaction or none; an index finds what a scan finds.
 
-use std::collections::BTreeSet;
+mod existence;
+mod features;
+mod index;
+mod once;
+mod rows;
+mod transactions;
 
-use crate::definitions::{Action, Use, mark_of};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::definitions::{Action, Use};
 use crate::history::{FINAL_READER, Outcome, Record};
 use crate::workload::Report;
+use rows::Seen;
 
 type Event = Record<Use>;
+/// An event and its place in the history.
+type Numbered<'a> = (usize, &'a Event);
 
 /// Whether it certainly was in force before `other` was begun.
 fn precedes(event: &Event, other: &Event) -> bool {
     event.outcome == Outcome::Done && event.ended_before(other)
 }
 
-/// Whether it may have taken effect after `earlier` did and before `later` saw it.
-fn may_lie_between(event: &Event, earlier: &Event, later: &Event) -> bool {
-    // One whose outcome is unknown may take effect at any time.
-    let may_have_happened = event.outcome != Outcome::Failed;
-    let ends = if event.outcome == Outcome::Done {
-        event.completed_micros
-    } else {
-        None
-    };
+/// When it certainly had taken effect. One whose outcome is unknown may do so at any time.
+fn end_of(event: &Event) -> u64 {
+    match event.completed_micros {
+        Some(completed) if event.outcome == Outcome::Done => completed,
+        _ => u64::MAX,
+    }
+}
+
+/// Whether it may have taken effect before `later` was over.
+fn may_begin_before(event: &Event, later: &Event) -> bool {
     let begins_in_time = later
         .completed_micros
-        .is_none_or(|completed| event.invoked_micros < completed);
-    may_have_happened && begins_in_time && ends.is_none_or(|ends| ends > earlier.invoked_micros)
+        .is_none_or(|completed| event.invoked_micros <= completed);
+    event.outcome != Outcome::Failed && begins_in_time
+}
+
+/// Whether it may have taken effect after `earlier` did and before `later` saw it.
+fn may_lie_between(event: &Event, earlier: &Event, later: &Event) -> bool {
+    may_begin_before(event, later) && end_of(event) >= earlier.invoked_micros
 }
 
 fn creates(event: &Event) -> bool {
@@ -41,20 +57,43 @@ fn empties(event: &Event) -> bool {
     matches!(event.operation.action, Action::Drop | Action::Truncate) && !event.operation.was_missing
 }
 
-/// Judges a history; it is complete if `tables` tables were read at the end.
-pub fn check(records: &[Event], tables: usize) -> Report {
-    let mut violations = Vec::new();
-    for table in 0..tables {
-        let events: Vec<(usize, &Event)> = records
+/// Whether the table certainly was emptied. A Coordinator that was not yet told of a table that is being created has
+/// nothing to drop, and says so while others use the table already.
+fn certainly_empties(event: &Event, events: &[Numbered<'_>]) -> bool {
+    let is_being_created = || {
+        events
             .iter()
-            .enumerate()
-            .filter(|(_, record)| record.operation.table == table)
-            .collect();
-        check_existence(&events, &mut violations);
-        check_rows(&events, &mut violations);
+            .any(|(_, create)| creates(create) && may_lie_between(create, event, event))
+    };
+    event.outcome == Outcome::Done && empties(event) && !(drops(event) && is_being_created())
+}
+
+/// Judges a history, at whose beginning there were `tables` tables; it is complete if all that were ever used were read at
+/// the end.
+pub fn check(records: &[Event], tables: usize) -> Report {
+    let mut by_table: BTreeMap<usize, Vec<Numbered<'_>>> =
+        (0..tables).map(|table| (table, Vec::new())).collect();
+    for (position, record) in records.iter().enumerate() {
+        let events = by_table.entry(record.operation.table).or_default();
+        events.push((position, record));
     }
-    let final_reads = records.iter().filter(|record| record.client == FINAL_READER);
-    let read: BTreeSet<usize> = final_reads.map(|record| record.operation.table).collect();
+    let mut violations = Vec::new();
+    for (table, events) in &by_table {
+        existence::check(events, *table < tables, &mut violations);
+        features::check(events, &mut violations);
+        let reads: Vec<Seen<'_>> = events.iter().copied().filter_map(Seen::of).collect();
+        for seen in &reads {
+            index::check(seen.read, events, &mut violations);
+        }
+        let (rows, removals) = (rows::rows_of(events), rows::removals_of(events));
+        rows::check(events, &rows, &removals, &reads, &mut violations);
+        transactions::check(events, &rows, &removals, &reads, &mut violations);
+    }
+    let read: BTreeSet<usize> = records
+        .iter()
+        .filter(|record| record.client == FINAL_READER && record.outcome != Outcome::Unknown)
+        .map(|record| record.operation.table)
+        .collect();
     let done = records
         .iter()
         .filter(|record| record.outcome == Outcome::Done)
@@ -62,116 +101,19 @@ pub fn check(records: &[Event], tables: usize) -> Report {
     Report {
         workload: "definitions".to_owned(),
         violations,
-        is_complete: read.len() == tables,
-        summary: format!("{done} of {} uses of tables done", records.len()),
-    }
-}
-
-/// Who found a table, or missed it, although an acknowledged definition says otherwise.
-fn check_existence(events: &[(usize, &Event)], violations: &mut Vec<String>) {
-    for (index, event) in events {
-        let uses = matches!(
-            event.operation.action,
-            Action::Insert { .. } | Action::Read { .. } | Action::Truncate
-        );
-        if !uses {
-            continue;
-        }
-        if event.operation.was_missing {
-            // Tables exist from the beginning.
-            let undone = |earlier: Option<&Event>| {
-                events.iter().any(|(_, drop)| {
-                    drops(drop)
-                        && earlier.is_none_or(|earlier| may_lie_between(drop, earlier, event))
-                        && (earlier.is_some() || drop.outcome != Outcome::Failed)
-                })
-            };
-            let created = events
-                .iter()
-                .filter(|(_, create)| creates(create) && precedes(create, event));
-            for (creation, create) in created {
-                if !undone(Some(create)) {
-                    violations.push(format!(
-                        "lost definition: T{index} did not find table {}, which T{creation} had created",
-                        event.operation.table
-                    ));
-                }
-            }
-            if !undone(None) {
-                violations.push(format!(
-                    "lost definition: T{index} did not find table {}, which nobody has dropped",
-                    event.operation.table
-                ));
-            }
-        } else if event.outcome == Outcome::Done {
-            let dropped = events
-                .iter()
-                .filter(|(_, drop)| drops(drop) && precedes(drop, event));
-            for (position, drop) in dropped {
-                let is_back = events
-                    .iter()
-                    .any(|(_, create)| creates(create) && may_lie_between(create, drop, event));
-                if !is_back {
-                    violations.push(format!(
-                        "stale definition: T{index} used table {}, which T{position} had dropped",
-                        event.operation.table
-                    ));
-                }
-            }
-        }
-    }
-}
-
-/// Rows that came back, were lost, or that an index does not find.
-fn check_rows(events: &[(usize, &Event)], violations: &mut Vec<String>) {
-    for (index, event) in events {
-        let Action::Read { mark, all, by_index } = &event.operation.action else {
-            continue;
-        };
-        if event.outcome != Outcome::Done {
-            continue;
-        }
-        let with_mark: BTreeSet<i64> = all.iter().copied().filter(|id| mark_of(*id) == *mark).collect();
-        // Readers do not keep TRUNCATE out: the second statement of a snapshot may meet the emptied table.
-        let was_disturbed = events
-            .iter()
-            .any(|(_, clear)| empties(clear) && may_lie_between(clear, event, event));
-        if with_mark != *by_index && !was_disturbed {
-            violations.push(format!(
-                "index and table differ: T{index} found {by_index:?} with mark {mark} one way and {with_mark:?} the other"
-            ));
-        }
-        for (position, insertion) in events {
-            let Action::Insert { id } = insertion.operation.action else {
-                continue;
-            };
-            if all.contains(&id) {
-                if insertion.outcome == Outcome::Failed {
-                    violations.push(format!("G1a aborted read: T{index} saw row {id} of T{position}"));
-                }
-                let emptied = events.iter().find(|(_, clear)| {
-                    empties(clear) && precedes(insertion, clear) && precedes(clear, event)
-                });
-                if let Some((clear, _)) = emptied {
-                    violations.push(format!(
-                        "stale read: T{index} saw row {id} of T{position}, which T{clear} had removed with all others"
-                    ));
-                }
-            } else if precedes(insertion, event) {
-                let emptied = events
-                    .iter()
-                    .any(|(_, clear)| empties(clear) && may_lie_between(clear, insertion, event));
-                if !emptied {
-                    violations.push(format!("lost row: T{index} did not see row {id} of T{position}"));
-                }
-            }
-        }
+        is_complete: by_table.keys().all(|table| read.contains(table)),
+        summary: format!(
+            "{done} of {} uses of {} tables done",
+            records.len(),
+            by_table.len()
+        ),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::definitions::{Change, Level, Statement, Transaction};
 
     fn event(action: Action, begins: u64, ends: u64) -> Event {
         Record {
@@ -191,8 +133,8 @@ mod tests {
     fn read(ids: &[i64], by_index: &[i64], begins: u64) -> Event {
         let action = Action::Read {
             mark: 0,
-            all: ids.iter().copied().collect(),
-            by_index: by_index.iter().copied().collect(),
+            all: ids.iter().map(|id| (*id, id % 3)).collect(),
+            by_index: by_index.to_vec(),
         };
         event(action, begins, begins + 5)
     }
@@ -246,5 +188,399 @@ mod tests {
         missing.operation.was_missing = true;
         missing.outcome = Outcome::Failed;
         assert!(violations(&[missing])[0].starts_with("lost definition"));
+    }
+
+    fn unknown(action: Action, begins: u64) -> Event {
+        Record {
+            completed_micros: None,
+            outcome: Outcome::Unknown,
+            ..event(action, begins, 0)
+        }
+    }
+
+    fn missing(begins: u64) -> Event {
+        let mut missing = read(&[], &[], begins);
+        missing.operation.was_missing = true;
+        missing.outcome = Outcome::Failed;
+        missing
+    }
+
+    #[test]
+    fn rejects_an_older_row_that_outlives_a_later_one_whoever_may_have_emptied_the_table() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            event(Action::Insert { id: 3 }, 10, 20),
+            event(Action::Insert { id: 6 }, 30, 40),
+            read(&[3], &[3], 50),
+        ];
+        assert!(violations(&records)[0].starts_with("emptied in part"));
+    }
+
+    #[test]
+    fn accepts_that_an_unanswered_emptying_happens_late_and_removes_all() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            event(Action::Insert { id: 3 }, 10, 20),
+            event(Action::Insert { id: 6 }, 30, 60),
+            // The later one was still on its way when the table was emptied.
+            event(Action::Insert { id: 9 }, 55, 70),
+            read(&[9], &[9], 80),
+            event(Action::Insert { id: 12 }, 90, 95),
+            read(&[9, 12], &[9, 12], 100),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn accepts_rows_that_survive_as_they_may_have_been_written_after_the_emptying() {
+        let records = [
+            event(Action::Truncate, 15, 40),
+            event(Action::Insert { id: 3 }, 10, 20),
+            event(Action::Insert { id: 6 }, 12, 30),
+            unknown(Action::Insert { id: 9 }, 5),
+            read(&[6, 9], &[6, 9], 50),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_rows_that_come_back() {
+        let records = [
+            event(Action::Insert { id: 3 }, 10, 20),
+            unknown(Action::Truncate, 25),
+            read(&[], &[], 30),
+            read(&[3], &[3], 40),
+        ];
+        assert!(violations(&records)[0].starts_with("row is back"));
+    }
+
+    #[test]
+    fn rejects_rows_that_are_found_twice() {
+        let records = [event(Action::Insert { id: 3 }, 0, 10), read(&[3, 3], &[3], 50)];
+        assert!(violations(&records)[0].starts_with("row twice"));
+        let records = [event(Action::Insert { id: 3 }, 0, 10), read(&[3], &[3, 3], 50)];
+        assert!(violations(&records)[0].starts_with("row twice"));
+    }
+
+    #[test]
+    fn rejects_an_index_that_differs_from_rows_which_an_emptying_would_have_removed() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            event(Action::Insert { id: 3 }, 10, 20),
+            event(Action::Insert { id: 6 }, 10, 20),
+            read(&[3, 6], &[3], 50),
+        ];
+        assert!(violations(&records)[0].starts_with("index and table differ"));
+    }
+
+    #[test]
+    fn accepts_a_snapshot_whose_second_statement_meets_the_emptied_table() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            event(Action::Insert { id: 3 }, 10, 20),
+            read(&[], &[3], 50),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_a_table_that_served_somebody_since_it_was_dropped_and_is_missing() {
+        let records = [
+            event(Action::Drop, 0, 14),
+            event(Action::Create, 12, 15),
+            event(Action::Insert { id: 3 }, 20, 30),
+            missing(40),
+        ];
+        assert!(violations(&records)[0].starts_with("lost definition"));
+        // One Coordinator shows what another has not heard of yet.
+        let mut records = records.to_vec();
+        records[1] = unknown(Action::Create, 12);
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_a_table_that_is_missing_before_anybody_drops_it() {
+        let records = [missing(40), event(Action::Drop, 100, 110)];
+        assert!(violations(&records)[0].starts_with("lost definition"));
+    }
+
+    #[test]
+    fn accepts_that_a_table_which_was_not_there_at_first_is_missing() {
+        let mut records = [read(&[], &[], 10), missing(40), missing(50)];
+        for record in &mut records[1..] {
+            record.operation.table = 1;
+        }
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+        assert!(check(&records, 1).is_complete);
+        records[1].client = 0;
+        records[2].client = 0;
+        assert!(!check(&records, 1).is_complete);
+    }
+
+    /// Writes in `statements`, the first answered at `written`, and is committed from `committing` to `ends`.
+    fn transact(changes: &[Change], written: u64, committing: u64, ends: u64) -> Event {
+        let statements = changes.iter().zip(written..).map(|(change, answered)| Statement {
+            change: change.clone(),
+            answered_micros: Some(answered),
+            rows: 1,
+        });
+        let transaction = Transaction {
+            level: Level::ReadCommitted,
+            statements: statements.collect(),
+            commit_micros: Some(committing),
+        };
+        event(Action::Transact { transaction }, written - 1, ends)
+    }
+
+    fn insert(ids: &[i64]) -> Change {
+        Change::Insert { ids: ids.to_vec() }
+    }
+
+    #[test]
+    fn accepts_transactions_before_and_after_an_emptying() {
+        let records = [
+            transact(&[insert(&[3]), insert(&[6])], 10, 20, 30),
+            read(&[3, 6], &[3, 6], 35),
+            // It may have waited for the first one, and the last for it.
+            event(Action::Truncate, 15, 50),
+            transact(&[insert(&[9]), insert(&[12])], 60, 70, 80),
+            read(&[9, 12], &[9, 12], 90),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_commits_of_what_was_written_before_an_acknowledged_definition() {
+        let column = Action::Column { wanted: true };
+        let index = Action::Index { wanted: true };
+        for action in [Action::Truncate, Action::Drop, index, column] {
+            let records = [
+                transact(&[insert(&[3])], 10, 50, 60),
+                event(action, 20, 40),
+                read(&[], &[], 45),
+            ];
+            let violations = violations(&records);
+            assert!(
+                violations
+                    .iter()
+                    .any(|violation| violation.starts_with("commit across")),
+                "{violations:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn rejects_unanswered_commits_across_a_definition_once_their_rows_are_seen() {
+        let mut commit = transact(&[insert(&[3])], 10, 50, 60);
+        commit.outcome = Outcome::Unknown;
+        commit.completed_micros = None;
+        let index = event(Action::Index { wanted: true }, 20, 40);
+        let records = [commit.clone(), index.clone(), read(&[], &[], 70)];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+        let records = [commit, index, read(&[3], &[3], 70)];
+        assert!(violations(&records)[0].starts_with("commit across"));
+    }
+
+    #[test]
+    fn accepts_what_overlaps_a_definition() {
+        let records = [
+            transact(&[insert(&[3])], 10, 30, 60),
+            event(Action::Truncate, 20, 40),
+            // Before its first write, and refused.
+            transact(&[insert(&[6])], 30, 50, 60),
+            event(Action::Index { wanted: true }, 25, 45),
+            read(&[6], &[6], 70),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_rows_that_are_lost_though_they_were_committed_after_the_emptying() {
+        let records = [
+            event(Action::Truncate, 20, 40),
+            transact(&[insert(&[3])], 30, 50, 60),
+            read(&[], &[], 70),
+        ];
+        assert!(violations(&records)[0].starts_with("lost row"));
+    }
+
+    #[test]
+    fn rejects_rows_of_an_unanswered_commit_that_outlive_an_emptying() {
+        let mut commit = transact(&[insert(&[3])], 10, 30, 60);
+        commit.outcome = Outcome::Unknown;
+        commit.completed_micros = None;
+        let records = [commit, event(Action::Truncate, 20, 40), read(&[3], &[3], 70)];
+        assert!(violations(&records)[0].starts_with("stale read"));
+    }
+
+    #[test]
+    fn rejects_half_a_transaction() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            transact(&[insert(&[3]), insert(&[6])], 10, 20, 90),
+            read(&[6], &[6], 50),
+        ];
+        assert!(violations(&records)[0].starts_with("torn transaction"));
+        let records = [
+            event(Action::Insert { id: 3 }, 0, 5),
+            transact(&[insert(&[6]), Change::Delete { id: 3 }], 10, 20, 90),
+            read(&[3, 6], &[3, 6], 50),
+        ];
+        assert!(violations(&records)[0].starts_with("torn transaction"));
+    }
+
+    #[test]
+    fn accepts_that_deleted_rows_are_missing_and_rejects_that_they_are_back() {
+        let deletion = transact(&[insert(&[6]), Change::Delete { id: 3 }], 10, 20, 30);
+        let insertion = event(Action::Insert { id: 3 }, 0, 5);
+        let records = [insertion.clone(), deletion.clone(), read(&[6], &[6], 50)];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+        let records = [insertion.clone(), deletion.clone(), read(&[3], &[3], 50)];
+        assert!(
+            violations(&records)
+                .iter()
+                .any(|violation| violation.starts_with("row is back"))
+        );
+        // Nobody knows whether it was deleted.
+        let mut unanswered = deletion;
+        unanswered.outcome = Outcome::Unknown;
+        unanswered.completed_micros = None;
+        for seen in [&[3][..], &[6]] {
+            let records = [insertion.clone(), unanswered.clone(), read(seen, seen, 50)];
+            assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+        }
+    }
+
+    #[test]
+    fn accepts_an_index_of_a_changed_mark() {
+        let remark = Change::Remark { id: 3, mark: 1 };
+        let action = Action::Read {
+            mark: 1,
+            all: vec![(3, 1), (6, 0)],
+            by_index: vec![3],
+        };
+        let records = [
+            event(Action::Insert { id: 3 }, 0, 5),
+            transact(&[insert(&[6]), remark], 10, 20, 30),
+            event(action, 50, 55),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_definitions_that_were_acknowledged_twice() {
+        let index = |wanted| Action::Index { wanted };
+        let column = |wanted| Action::Column { wanted };
+        for records in [
+            vec![event(column(true), 0, 10), event(column(true), 20, 30)],
+            vec![event(column(false), 0, 10)],
+            vec![
+                event(index(true), 0, 10),
+                event(index(false), 20, 30),
+                // No concern of the index.
+                event(column(true), 32, 34),
+                event(index(false), 40, 50),
+            ],
+            vec![
+                event(index(true), 0, 10),
+                event(Action::Drop, 20, 30),
+                event(Action::Create, 40, 50),
+                event(index(false), 60, 70),
+            ],
+        ] {
+            assert!(violations(&records)[0].starts_with("definition without effect"));
+        }
+    }
+
+    #[test]
+    fn accepts_definitions_in_turn() {
+        let index = |wanted| Action::Index { wanted };
+        let column = |wanted| Action::Column { wanted };
+        let records = [
+            event(index(true), 0, 10),
+            // These overlap: the second one waited.
+            event(index(false), 20, 40),
+            event(index(true), 15, 50),
+            event(column(true), 60, 70),
+            event(Action::Drop, 80, 90),
+            event(Action::Create, 100, 110),
+            event(column(true), 120, 130),
+            unknown(column(false), 140),
+            event(column(true), 150, 160),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_two_emptyings_by_one_definition() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            event(Action::Insert { id: 3 }, 10, 20),
+            read(&[], &[], 30),
+            event(Action::Insert { id: 6 }, 40, 50),
+            read(&[], &[], 60),
+        ];
+        assert!(violations(&records[..4]).is_empty());
+        assert!(violations(&records)[0].starts_with("lost row"));
+    }
+
+    #[test]
+    fn accepts_two_emptyings_by_two_definitions() {
+        let records = [
+            unknown(Action::Truncate, 0),
+            event(Action::Insert { id: 3 }, 10, 20),
+            read(&[], &[], 30),
+            event(Action::Insert { id: 6 }, 40, 50),
+            // It may be what happened first, or second, as the other one may.
+            event(Action::Truncate, 25, 55),
+            read(&[], &[], 60),
+            read(&[], &[], 70),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn rejects_a_table_that_one_definition_has_dropped_twice() {
+        let records = [
+            unknown(Action::Drop, 0),
+            missing(10),
+            event(Action::Create, 20, 30),
+            missing(40),
+        ];
+        assert!(violations(&records[..3]).is_empty());
+        assert!(violations(&records)[0].starts_with("lost definition"));
+        let mut explained = records.to_vec();
+        explained.push(unknown(Action::Drop, 35));
+        assert!(violations(&explained).is_empty(), "{:?}", violations(&explained));
+    }
+
+    #[test]
+    fn accepts_a_drop_by_somebody_who_has_not_heard_of_the_table_yet() {
+        let records = [
+            event(Action::Drop, 0, 10),
+            event(Action::Create, 15, 100),
+            // The Coordinator that created it shows it first.
+            event(Action::Insert { id: 3 }, 20, 30),
+            missing(35),
+            event(Action::Column { wanted: true }, 35, 38),
+            event(Action::Drop, 40, 50),
+            transact(&[insert(&[6])], 38, 70, 80),
+            read(&[3, 6], &[3, 6], 110),
+            event(Action::Column { wanted: false }, 120, 130),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
+    }
+
+    #[test]
+    fn accepts_a_commit_across_the_second_of_two_drops_of_an_index() {
+        let records = [
+            event(Action::Index { wanted: true }, 0, 5),
+            event(Action::Index { wanted: false }, 10, 90),
+            transact(&[insert(&[3])], 30, 60, 70),
+            // It found nothing to do.
+            event(Action::Index { wanted: false }, 40, 50),
+            read(&[3], &[3], 100),
+        ];
+        assert!(violations(&records).is_empty(), "{:?}", violations(&records));
     }
 }

@@ -1,0 +1,160 @@
+//! Transactions of several statements, with time between them for others to redefine the table.
+
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::SmallRng;
+use serde::{Deserialize, Serialize};
+
+use super::{MARKS, mark_of};
+use crate::client::Client;
+use crate::workload::Failure;
+
+/// Rows that are changed or deleted are among so many that were inserted last.
+const RECENT: i64 = 30;
+
+/// How much a transaction sees of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// READ COMMITTED
+    ReadCommitted,
+    /// REPEATABLE READ
+    RepeatableRead,
+    /// SERIALIZABLE
+    Serializable,
+}
+
+/// What a statement does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// INSERT of rows that were never there.
+    Insert {
+        /// Their keys.
+        ids: Vec<i64>,
+    },
+    /// UPDATE of the mark of a row, if it is there.
+    Remark {
+        /// Its key.
+        id: i64,
+        /// The new mark.
+        mark: i64,
+    },
+    /// DELETE of a row, if it is there.
+    Delete {
+        /// Its key.
+        id: i64,
+    },
+}
+
+/// A statement and its answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Statement {
+    /// What it does.
+    pub change: Change,
+    /// When the answer came, on the clock of the history.
+    pub answered_micros: Option<u64>,
+    /// How many rows it affected, once it is answered.
+    pub rows: u64,
+}
+
+/// BEGIN, statements, COMMIT.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Transaction {
+    /// Its isolation level.
+    pub level: Level,
+    /// In their order; the first inserts.
+    pub statements: Vec<Statement>,
+    /// When COMMIT was sent, on the clock of the history.
+    pub commit_micros: Option<u64>,
+}
+
+impl Transaction {
+    /// What a client will do; `take_ids` gives the first of so many new keys.
+    pub(super) fn draw(random: &mut SmallRng, take_ids: impl Fn(i64) -> i64) -> Self {
+        let level = match random.random_range(0..4) {
+            0 => Level::RepeatableRead,
+            1 => Level::Serializable,
+            _ => Level::ReadCommitted,
+        };
+        let insert = |first: i64, count: i64| Change::Insert {
+            ids: (first..first + count).collect(),
+        };
+        let count = random.random_range(1..=3);
+        let newest = take_ids(count);
+        let mut changes = vec![insert(newest, count)];
+        for _ in 0..random.random_range(0..3) {
+            // Never one of its own, which might leave it with nothing to commit.
+            let id = newest - random.random_range(1..=RECENT);
+            changes.push(match random.random_range(0..6) {
+                0 => Change::Delete { id },
+                1 | 2 => Change::Remark {
+                    id,
+                    mark: random.random_range(0..MARKS),
+                },
+                _ => insert(take_ids(1), 1),
+            });
+        }
+        let statement = |change| Statement {
+            change,
+            answered_micros: None,
+            rows: 0,
+        };
+        Self {
+            level,
+            statements: changes.into_iter().map(statement).collect(),
+            commit_micros: None,
+        }
+    }
+
+    /// Carries it out on `table`, and notes the answers; the flag of an error tells whether it met the commit.
+    pub(super) async fn execute(
+        &mut self,
+        client: &Client,
+        table: &str,
+        random: &mut SmallRng,
+    ) -> Result<(), Failure> {
+        let before = |error| (error, false);
+        let clock = client.world().clock.clone();
+        let now = || clock.monotonic().0 / 1000;
+        client.run(begin(self.level)).await.map_err(before)?;
+        for statement in &mut self.statements {
+            statement.rows = client.run(&sql(&statement.change, table)).await.map_err(before)?;
+            statement.answered_micros = Some(now());
+            clock.sleep(pause(random)).await;
+        }
+        self.commit_micros = Some(now());
+        client.run("COMMIT").await.map_err(|error| (error, true))?;
+        Ok(())
+    }
+}
+
+fn begin(level: Level) -> &'static str {
+    match level {
+        Level::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
+        Level::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+        Level::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
+    }
+}
+
+fn sql(change: &Change, table: &str) -> String {
+    match change {
+        Change::Insert { ids } => {
+            let rows: Vec<String> = ids.iter().map(|id| format!("({id}, {})", mark_of(*id))).collect();
+            format!("INSERT INTO {table} (id, mark) VALUES {}", rows.join(", "))
+        }
+        Change::Remark { id, mark } => format!("UPDATE {table} SET mark = {mark} WHERE id = {id}"),
+        Change::Delete { id } => format!("DELETE FROM {table} WHERE id = {id}"),
+    }
+}
+
+/// Mostly a moment; sometimes long enough for a Coordinator that hears of nothing to be left behind by a definition.
+fn pause(random: &mut SmallRng) -> Duration {
+    let longest = match random.random_range(0..20) {
+        0 => 8_000,
+        1..=4 => 800,
+        _ => 30,
+    };
+    Duration::from_millis(random.random_range(0..=longest))
+}
