@@ -293,6 +293,15 @@ impl Configuration {
         }
     }
 
+    /// By how much the wall clocks of two servers differ at most.
+    pub fn clocks_apart_ms(&self) -> u64 {
+        let (least, most) = (
+            self.wall_skew_micros.iter().min(),
+            self.wall_skew_micros.iter().max(),
+        );
+        least.zip(most).map_or(0, |(least, most)| most.abs_diff(*least)) / 1_000
+    }
+
     /// How far the clock of server number `index` is off.
     pub fn clock_error(&self, index: usize) -> ClockError {
         ClockError {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use madsim::rand::RngCore;
 use neorunbase_fault_injection::{DiskCrash, Nemesis};
 use neorunbase_workloads::bank::Bank;
+use neorunbase_workloads::checker::history_reads::Expectations;
 use neorunbase_workloads::counters::Counters;
 use neorunbase_workloads::deadlocks::Deadlocks;
 use neorunbase_workloads::definitions::Definitions;
@@ -168,7 +169,10 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         Arc::new(Counters::new("counters", shards)),
         Arc::new(SecondaryIndex::new("categorized", shards)),
         Arc::new(Deadlocks::new("crossed", shards).expecting_damage(is_damage_expected)),
-        Arc::new(HistoryReads::new("remembered", shards).expecting_damage(is_damage_expected)),
+        Arc::new(HistoryReads::new("remembered", shards).expecting(Expectations {
+            is_damage_expected,
+            clocks_apart_ms: configuration.clocks_apart_ms(),
+        })),
         Arc::new(OldSnapshots::new("old_rows", shards)),
     ]
 }

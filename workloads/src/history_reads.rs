@@ -10,6 +10,7 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
+use crate::checker::history_reads::Expectations;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
 use crate::workload::{
@@ -64,7 +65,7 @@ pub enum HistoryOperation {
 pub struct HistoryReads {
     table: String,
     shards: Option<u32>,
-    is_damage_expected: bool,
+    expectations: Expectations,
     /// Timestamps of snapshots that were seen.
     noted: Mutex<Vec<u64>>,
     history: History<HistoryOperation>,
@@ -76,18 +77,15 @@ impl HistoryReads {
         Self {
             table: table.to_owned(),
             shards,
-            is_damage_expected: false,
+            expectations: Expectations::default(),
             noted: Mutex::default(),
             history: History::default(),
         }
     }
 
-    /// The same where somebody damages disks: who meets a damaged copy of a shard is refused.
-    pub fn expecting_damage(self, is_damage_expected: bool) -> Self {
-        Self {
-            is_damage_expected,
-            ..self
-        }
+    /// The same on servers of which something is known.
+    pub fn expecting(self, expectations: Expectations) -> Self {
+        Self { expectations, ..self }
     }
 
     async fn transfer(&self, client: &Client, from: i64, to: i64, amount: i64) -> Result<(), Failure> {
@@ -245,7 +243,7 @@ impl Workload for HistoryReads {
 
     fn check(&self) -> Report {
         judge(&self.history, |records| {
-            checker::history_reads::check(records, ROWS, self.is_damage_expected)
+            checker::history_reads::check(records, ROWS, self.expectations)
         })
     }
 

@@ -8,20 +8,31 @@ use crate::workload::Report;
 
 use super::refusal::may_be_tried_again;
 
-/// Servers keep history for at least so long: whoever takes longer to read may be told that it is gone.
-const SHORTEST_RETENTION_MICROS: u64 = 2_000_000;
+/// Servers keep history for at least so long (two seconds by a clock that may be fast): what is older, or takes longer to read,
+/// may be refused as gone.
+const SHORTEST_RETENTION_MICROS: u64 = 1_900_000;
 
 /// Bits of a timestamp below its milliseconds (docs/decisions/as-of-system-time.md).
 const COUNTER_BITS: u32 = 20;
-/// Timestamps may run ahead of the clock by so much: each new leader begins a few seconds ahead, and clocks differ.
+/// Timestamps may run ahead of the leaders' clocks by so much: each new leader begins a few seconds ahead.
 const AHEAD_AT_MOST_MS: u64 = 60_000;
 
+/// What is known of the servers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Expectations {
+    /// Somebody damages disks: who meets a damaged copy of a shard is refused.
+    pub is_damage_expected: bool,
+    /// By how much the wall clocks of leaders may differ.
+    pub clocks_apart_ms: u64,
+}
+
 /// Judges the history of `rows` rows with keys from 0 on.
-pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected: bool) -> Report {
+pub fn check(records: &[Record<HistoryOperation>], rows: i64, expectations: Expectations) -> Report {
     let mut violations = Vec::new();
     let mut seen: BTreeMap<u64, (usize, &[(i64, i64)])> = BTreeMap::new();
     let mut fresh = Vec::new();
-    let latest_by_then = latest_by_then(records);
+    // Since when each snapshot can be there.
+    let mut noted: BTreeMap<u64, u64> = BTreeMap::new();
     let (mut again, mut too_old, mut finals) = (0, 0, 0);
     for (index, record) in records.iter().enumerate() {
         let HistoryOperation::Look {
@@ -34,19 +45,20 @@ pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected
             continue;
         };
         if let Some(code) = refusal {
-            let took_micros = record.completed_micros.map_or(u64::MAX, |completed| {
-                completed.saturating_sub(record.invoked_micros)
-            });
-            let may_be_too_old = match look {
-                Look::Fresh => took_micros >= SHORTEST_RETENTION_MICROS,
-                Look::Statement | Look::Block => record
-                    .completed_micros
-                    .and_then(&latest_by_then)
-                    .is_none_or(|latest| age_micros(*timestamp, latest) >= SHORTEST_RETENTION_MICROS),
+            let since_micros = match look {
+                Look::Fresh => Some(record.invoked_micros),
+                Look::Statement | Look::Block => noted.get(timestamp).copied(),
             };
+            let may_be_too_old =
+                record
+                    .completed_micros
+                    .zip(since_micros)
+                    .is_none_or(|(completed, since)| {
+                        completed.saturating_sub(since) >= SHORTEST_RETENTION_MICROS
+                    });
             if code == SNAPSHOT_TOO_OLD && may_be_too_old {
                 too_old += 1;
-            } else if !may_be_tried_again(code, is_damage_expected) {
+            } else if !may_be_tried_again(code, expectations.is_damage_expected) {
                 let error = record.error.as_deref().unwrap_or_default();
                 violations.push(format!("refused: {error}: {}", describe(record)));
             }
@@ -69,12 +81,13 @@ pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected
             )),
         }
         if *look == Look::Fresh {
+            noted.entry(*timestamp).or_insert(record.invoked_micros);
             finals += usize::from(record.client == FINAL_READER);
             fresh.push((record, *timestamp));
         }
     }
     violations.extend(backwards(&fresh));
-    violations.extend(runs_ahead(&fresh));
+    violations.extend(runs_ahead(&fresh, expectations.clocks_apart_ms));
     Report {
         workload: "history-reads".to_owned(),
         is_complete: finals > 0,
@@ -84,41 +97,6 @@ pub fn check(records: &[Record<HistoryOperation>], rows: i64, is_damage_expected
             seen.len()
         ),
     }
-}
-
-/// For a time, a timestamp that none handed out until then exceeds: the least that a snapshot had which began later.
-///
-/// What is kept is reckoned from timestamps, not from clocks, and they jump ahead when leaders change: so only they tell
-/// how old a snapshot can have been at most.
-fn latest_by_then(records: &[Record<HistoryOperation>]) -> impl Fn(u64) -> Option<u64> {
-    let mut least_since: Vec<(u64, u64)> = records
-        .iter()
-        .filter_map(|record| match record.operation {
-            HistoryOperation::Look {
-                look: Look::Fresh,
-                timestamp,
-                ..
-            } if record.outcome == Outcome::Done => Some((record.invoked_micros, timestamp)),
-            _ => None,
-        })
-        .collect();
-    least_since.sort_unstable();
-    let mut least = u64::MAX;
-    for (_, timestamp) in least_since.iter_mut().rev() {
-        least = least.min(*timestamp);
-        *timestamp = least;
-    }
-    move |micros| {
-        let later = least_since.partition_point(|(invoked, _)| *invoked <= micros);
-        least_since.get(later).map(|(_, timestamp)| *timestamp)
-    }
-}
-
-/// How much later one timestamp is than another. A millisecond more than their difference: what is kept is counted in
-/// whole ones.
-fn age_micros(timestamp: u64, latest: u64) -> u64 {
-    let milliseconds = (latest >> COUNTER_BITS).saturating_sub(timestamp >> COUNTER_BITS);
-    (milliseconds + 1) * 1_000
 }
 
 fn half(values: &[(i64, i64)], rows: i64) -> Option<&'static str> {
@@ -156,13 +134,13 @@ fn backwards(fresh: &[(&Record<HistoryOperation>, u64)]) -> Option<String> {
 }
 
 /// Ages can be read off timestamps: they advance as the clock does.
-fn runs_ahead(fresh: &[(&Record<HistoryOperation>, u64)]) -> Option<String> {
+fn runs_ahead(fresh: &[(&Record<HistoryOperation>, u64)], clocks_apart_ms: u64) -> Option<String> {
     let (first, first_timestamp) = fresh.first()?;
     let (record, timestamp) = fresh.iter().find(|(record, timestamp)| {
         let advanced_ms = (timestamp >> COUNTER_BITS).saturating_sub(first_timestamp >> COUNTER_BITS);
         let completed = record.completed_micros.unwrap_or(u64::MAX);
         let passed_ms = completed.saturating_sub(first.invoked_micros) / 1_000;
-        advanced_ms > passed_ms.saturating_add(AHEAD_AT_MOST_MS)
+        advanced_ms > passed_ms.saturating_add(AHEAD_AT_MOST_MS + clocks_apart_ms)
     })?;
     Some(format!(
         "timestamps run ahead of the clock: {first_timestamp} for {}, {timestamp} for {}",
@@ -199,6 +177,10 @@ mod tests {
         )
     }
 
+    fn judge(records: &[Record<HistoryOperation>]) -> Report {
+        check(records, 2, Expectations::default())
+    }
+
     fn refused(of: Look, code: &str) -> Record<HistoryOperation> {
         let mut record = look(0, of, 5, &[]);
         record.outcome = Outcome::Failed;
@@ -210,25 +192,20 @@ mod tests {
 
     #[test]
     fn accepts_a_past_that_stays() {
-        // So late that the first snapshots may be gone.
-        let mut last = look(9, Look::Fresh, 2_000 << COUNTER_BITS, &[(0, 4), (1, -4)]);
+        let mut last = look(9, Look::Fresh, 7, &[(0, 4), (1, -4)]);
         last.client = FINAL_READER;
         let history = [
             look(0, Look::Fresh, 5, &[(0, 1), (1, -1)]),
             look(0, Look::Fresh, 4, &[(0, 0), (1, 0)]),
             look(2, Look::Statement, 5, &[(0, 1), (1, -1)]),
             look(4, Look::Block, 4, &[(0, 0), (1, 0)]),
-            refused(Look::Statement, "72000"),
             refused(Look::Block, "08006"),
             refused(Look::Fresh, "55P03"),
             last,
         ];
-        let report = check(&history, 2, false);
+        let report = judge(&history);
         assert!(report.is_acquittal(), "{:#?}", report.violations);
-        assert!(
-            !check(&history[..7], 2, false).is_complete,
-            "nobody looked at the end"
-        );
+        assert!(!judge(&history[..6]).is_complete, "nobody looked at the end");
     }
 
     #[test]
@@ -238,14 +215,19 @@ mod tests {
             look(second * 1_000_000, Look::Fresh, timestamp, &[(0, 1), (1, -1)])
         };
         let near = [at(0, 0), at(10, 9_000), at(20, 79_000)];
-        assert!(check(&near, 2, false).violations.is_empty());
+        assert!(judge(&near).violations.is_empty());
         let far = [at(0, 0), at(10, 9_000), at(20, 81_000)];
-        assert_eq!(check(&far, 2, false).violations.len(), 1);
+        assert_eq!(judge(&far).violations.len(), 1);
+        let expectations = Expectations {
+            clocks_apart_ms: 2_000,
+            ..Expectations::default()
+        };
+        assert!(check(&far, 2, expectations).violations.is_empty());
     }
 
     #[test]
     fn rejects_refusals_of_young_snapshots_as_too_old() {
-        let at = |milliseconds: u64| milliseconds << COUNTER_BITS;
+        let first = look(10_000_000, Look::Fresh, 5, &[(0, 1), (1, -1)]);
         let refused_at = |invoked: u64, timestamp: u64| {
             let mut record = refused(Look::Statement, "72000");
             record.invoked_micros = invoked;
@@ -255,20 +237,12 @@ mod tests {
             }
             record
         };
-        let history = |later: u64| {
-            [
-                look(0, Look::Fresh, at(10_000), &[(0, 1), (1, -1)]),
-                refused_at(2, at(10_000)),
-                look(4, Look::Fresh, at(later), &[(0, 1), (1, -1)]),
-            ]
-        };
-        assert_eq!(check(&history(10_001), 2, false).violations.len(), 1);
-        assert_eq!(check(&history(11_998), 2, false).violations.len(), 1);
-        // However little time passed by the clients' clock: timestamps may have jumped.
-        assert_eq!(check(&history(12_000), 2, false).violations.len(), 0);
-        // They may jump after the refusal too; and at the end nobody knows.
-        assert_eq!(check(&history(15_000), 2, false).violations.len(), 0);
-        assert_eq!(check(&history(10_001)[..2], 2, false).violations.len(), 0);
+        let violations = |refusal| judge(&[first.clone(), refusal]).violations.len();
+        assert_eq!(violations(refused_at(10_000_002, 5)), 1);
+        assert_eq!(violations(refused_at(11_800_000, 5)), 1);
+        assert_eq!(violations(refused_at(12_000_000, 5)), 0);
+        // Nobody knows when that was.
+        assert_eq!(violations(refused_at(10_000_002, 4)), 0);
     }
 
     #[test]
@@ -286,7 +260,7 @@ mod tests {
             refused(Look::Block, "42601"),
         ] {
             let history = [first.clone(), bad];
-            assert_eq!(check(&history, 2, false).violations.len(), 1, "{history:#?}");
+            assert_eq!(judge(&history).violations.len(), 1, "{history:#?}");
         }
     }
 }
