@@ -23,7 +23,7 @@ pub const ACCOUNTS: i64 = 4;
 pub const ALLOWANCE: i64 = 20;
 const LARGEST_AMOUNT: i64 = 6;
 /// The longest pause between two looks under one lock.
-const LONGEST_LOOK_MS: u64 = 80;
+const LONGEST_LOOK_MS: u64 = 40;
 /// The longest pause of somebody who has written and not committed.
 const LONGEST_HESITATION_MS: u64 = 20;
 

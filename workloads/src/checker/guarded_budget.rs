@@ -17,8 +17,21 @@ const EXAMPLES: usize = 3;
 /// Judges a history.
 pub fn check(records: &[Record<Visit>]) -> Report {
     let mut anomalies = Anomalies::default();
-    for account in 0..ACCOUNTS {
-        Account::new(records, account).judge(&mut anomalies);
+    let accounts: Vec<Account<'_>> = (0..ACCOUNTS)
+        .map(|account| Account::new(records, account))
+        .collect();
+    // What broke comes before what came of it.
+    let judgements = [
+        Account::judge_forks,
+        Account::judge_locks,
+        Account::judge_allowances,
+        Account::judge_entries,
+        Account::judge_chain,
+    ];
+    for judge in judgements {
+        for account in &accounts {
+            judge(account, &mut anomalies);
+        }
     }
     let done = |record: &&Record<Visit>| record.outcome == Outcome::Done;
     let count = |is_it: &dyn Fn(&Visit) -> bool| {
@@ -42,12 +55,16 @@ pub fn check(records: &[Record<Visit>]) -> Report {
     }
 }
 
+/// Examples of each kind, in the order in which kinds were found.
 #[derive(Default)]
-struct Anomalies(BTreeMap<&'static str, Vec<String>>);
+struct Anomalies(Vec<(&'static str, Vec<String>)>);
 
 impl Anomalies {
     fn add(&mut self, anomaly: &'static str, what: String) {
-        self.0.entry(anomaly).or_default().push(what);
+        match self.0.iter_mut().find(|(known, _)| *known == anomaly) {
+            Some((_, examples)) => examples.push(what),
+            None => self.0.push((anomaly, vec![what])),
+        }
     }
 
     fn told(&self) -> Vec<String> {
@@ -156,15 +173,6 @@ impl<'a> Account<'a> {
         last.map_or(&[], |reading| &reading.entries)
     }
 
-    fn judge(&self, anomalies: &mut Anomalies) {
-        self.judge_entries(anomalies);
-        self.judge_allowances(anomalies);
-        self.judge_locks(anomalies);
-        if !self.judge_forks(anomalies) && !self.is_open {
-            self.judge_chain(anomalies);
-        }
-    }
-
     /// What is seen was entered, as it is seen, by somebody who did not fail.
     fn judge_entries(&self, anomalies: &mut Anomalies) {
         let mut told = BTreeSet::new();
@@ -268,18 +276,21 @@ impl<'a> Account<'a> {
         }
     }
 
-    /// No two have changed one state of the ledger. Returns whether any have.
-    fn judge_forks(&self, anomalies: &mut Anomalies) -> bool {
-        let mut heirs: BTreeMap<&[Entry], Vec<usize>> = BTreeMap::new();
-        for (index, _) in self.changes() {
-            heirs.entry(self.before(index)).or_default().push(index);
+    /// Who has changed which state of the ledger.
+    fn heirs(&self) -> BTreeMap<&'a [Entry], Vec<(usize, Entry)>> {
+        let mut heirs: BTreeMap<_, Vec<_>> = BTreeMap::new();
+        for (index, entry) in self.changes() {
+            heirs.entry(self.before(index)).or_default().push((index, entry));
         }
-        let mut is_forked = false;
-        for (state, heirs) in heirs {
-            let [one, other, ..] = heirs.as_slice() else {
+        heirs
+    }
+
+    /// No two have changed one state of the ledger.
+    fn judge_forks(&self, anomalies: &mut Anomalies) {
+        for (state, heirs) in self.heirs() {
+            let [(one, _), (other, _), ..] = heirs.as_slice() else {
                 continue;
             };
-            is_forked = true;
             // If one of them had been answered before the other looked, no lock would have helped.
             let (missed, by) = match (self.was_known_to(*one, *other), self.was_known_to(*other, *one)) {
                 (true, _) => (Some(one), other),
@@ -307,7 +318,6 @@ impl<'a> Account<'a> {
                 ),
             }
         }
-        is_forked
     }
 
     /// Whether `one` had been answered before `other` looked for the last time.
@@ -328,14 +338,15 @@ impl<'a> Account<'a> {
     /// Every reading shows a state that the changes, one after the other, have brought about, and none that is older than
     /// what was known before.
     fn judge_chain(&self, anomalies: &mut Anomalies) {
-        let heirs: BTreeMap<&[Entry], (usize, Entry)> = self
-            .changes()
-            .map(|(index, entry)| (self.before(index), (index, entry)))
-            .collect();
+        let heirs = self.heirs();
+        // There is no chain, or one with links that nobody knows.
+        if self.is_open || heirs.values().any(|heirs| heirs.len() > 1) {
+            return;
+        }
         let mut state: Vec<Entry> = Vec::new();
         let mut versions = BTreeMap::from([(state.clone(), 0)]);
         let mut known = Vec::new();
-        while let Some((index, entry)) = heirs.get(state.as_slice()) {
+        while let Some((index, entry)) = heirs.get(state.as_slice()).and_then(|heirs| heirs.first()) {
             let removed = &self.visit(*index).removed;
             state.retain(|(id, _)| !removed.contains(id));
             state.push(*entry);

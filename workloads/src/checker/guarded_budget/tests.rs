@@ -197,7 +197,7 @@ fn rejects_what_two_holders_have_spent() {
         spend(11, &[], (2, 15)),
         look(30, &[(1, 15), (2, 15)]),
     ]);
-    let [exceeded, holders] = report.violations.as_slice() else {
+    let [holders, exceeded] = report.violations.as_slice() else {
         panic!("{:?}", report.violations);
     };
     assert!(exceeded.starts_with("allowance exceeded: "), "{exceeded}");
@@ -281,6 +281,7 @@ fn rejects_what_never_was() {
 
 #[test]
 fn rejects_entries_that_nobody_entered() {
+    // Such a ledger never was, either.
     let report = check(&[look(0, &[(1, 5)])]);
     assert!(
         report.violations[0].starts_with("entry out of nowhere: "),
