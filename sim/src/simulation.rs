@@ -13,6 +13,7 @@ use neorunbase_workloads::counters::Counters;
 use neorunbase_workloads::deadlocks::Deadlocks;
 use neorunbase_workloads::definitions::Definitions;
 use neorunbase_workloads::durability::Durability;
+use neorunbase_workloads::guarded_budget::GuardedBudget;
 use neorunbase_workloads::history_reads::HistoryReads;
 use neorunbase_workloads::list_append::{Level, ListAppend};
 use neorunbase_workloads::long_fork::LongFork;
@@ -174,6 +175,7 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
             clocks_apart_ms: configuration.clocks_apart_ms(),
         })),
         Arc::new(OldSnapshots::new("old_rows", shards)),
+        Arc::new(GuardedBudget::new("budget", shards)),
     ]
 }
 

@@ -13,6 +13,7 @@ pub mod deadlocks;
 pub mod definitions;
 pub mod drive;
 pub mod durability;
+pub mod guarded_budget;
 pub mod history;
 pub mod history_reads;
 pub mod list_append;

@@ -41,6 +41,7 @@ mod outside {
     use neorunbase_workloads::deadlocks::Deadlocks;
     use neorunbase_workloads::definitions::Definitions;
     use neorunbase_workloads::durability::Durability;
+    use neorunbase_workloads::guarded_budget::GuardedBudget;
     use neorunbase_workloads::history_reads::HistoryReads;
     use neorunbase_workloads::list_append::{Level, ListAppend};
     use neorunbase_workloads::long_fork::LongFork;
@@ -66,7 +67,7 @@ mod outside {
         database: String,
         /// bank, durability, list-append-read-committed, list-append-repeatable-read, list-append-serializable,
         /// savepoint-locks, predicate-skew, definitions, ring, registers, long-fork, counters, secondary-index,
-        /// deadlocks, history-reads, or all.
+        /// deadlocks, old-snapshots, guarded-budget, history-reads, or all.
         #[arg(long, default_value = "all")]
         workload: String,
         /// How long clients run.
@@ -136,6 +137,7 @@ mod outside {
             Arc::new(SecondaryIndex::new("categorized", shards)),
             Arc::new(Deadlocks::new("crossed", shards)),
             Arc::new(OldSnapshots::new("old_rows", shards)),
+            Arc::new(GuardedBudget::new("budget", shards)),
         ];
         // Only a server of ours knows AS OF SYSTEM TIME.
         if shards.is_some() {

@@ -6,6 +6,7 @@ pub mod deadlocks;
 pub mod definitions;
 pub mod durability;
 pub mod graph;
+pub mod guarded_budget;
 pub mod history_reads;
 pub mod linearizability;
 pub mod list_append;
