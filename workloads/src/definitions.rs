@@ -22,6 +22,8 @@ pub use transaction::{Change, Level, Statement, Transaction};
 const TABLES: usize = 2;
 const MARKS: i64 = 3;
 const UNDEFINED_TABLE: &str = "42P01";
+/// Of a definition it tells of the leader's store, which may come up again with it.
+const IO_ERROR: &str = "58030";
 
 /// What is done to a table.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -62,6 +64,15 @@ pub enum Action {
         /// Keys as found by the index, if there was one.
         by_index: Vec<i64>,
     },
+}
+
+impl Action {
+    fn is_definition(&self) -> bool {
+        match self {
+            Self::Create | Self::Drop | Self::Truncate | Self::Index { .. } | Self::Column { .. } => true,
+            Self::Insert { .. } | Self::Transact { .. } | Self::Read { .. } => false,
+        }
+    }
 }
 
 /// An action and what it met.
@@ -231,9 +242,15 @@ impl Workload for Definitions {
         let result = self
             .carry_out(client, usage.table, &mut usage.action, random)
             .await;
-        let (outcome, error) = result
+        let (mut outcome, error) = result
             .as_ref()
             .map_or_else(outcome_of, |()| (Outcome::Done, None));
+        if let Err((error, _)) = &result
+            && usage.action.is_definition()
+            && error.code() == Some(IO_ERROR)
+        {
+            outcome = Outcome::Unknown;
+        }
         usage.was_missing = result.as_ref().is_err_and(|(error, _)| is_missing(error));
         match (&usage.action, outcome) {
             (Action::Create, Outcome::Done) => self.names.created(table),
