@@ -103,6 +103,7 @@ pub const ELUSIVE_BUGS: &[PlantedBug] = &[
     bug("catalog-outlives-lease", "a coordinator shows a catalog that may be old", "—"),
     bug("catalog-lease-not-awaited", "a definition is acknowledged while a coordinator still shows the catalog before", "—"),
     bug("fence-ignored-by-commits", "a transaction commits what it wrote under an old definition of a table", "the class of F1's schema changes (VLDB 2013)"),
+    bug("first-write-not-fenced", "a transaction commits what it wrote under an old definition of a table if it wrote there under the new one, too", "this one, until it was read again"),
     bug("fence-does-not-wait", "an index is built while transactions without it are being committed", "the class of F1's schema changes (VLDB 2013)"),
     bug("index-without-fence", "an index is built while coordinators that do not know it may write", "the class of F1's schema changes (VLDB 2013)"),
     bug("stale-primary-read", "a primary serves reads after its leases have ended", "etcd 0.4.1 and Consul 0.3 (Jepsen 2014), MongoDB 2.6.7 (Jepsen 2015)"),

@@ -24,6 +24,8 @@ pub struct IndexEntry {
 pub struct TableWrites<Table> {
     /// What the node knows of the table.
     pub table: Arc<Table>,
+    /// What it knew when the first of these writes was made: all of them must be good under what holds now.
+    pub first_table: Arc<Table>,
     /// The newest row by primary key; `None`: deleted.
     pub rows: BTreeMap<Bytes, Option<Bytes>>,
 }
@@ -129,6 +131,7 @@ impl<Table> WriteSet<Table> {
         }
         let table_writes = writes.tables.entry(storage).or_insert_with(|| TableWrites {
             table: table.clone(),
+            first_table: table.clone(),
             rows: BTreeMap::new(),
         });
         table_writes.table = table.clone();

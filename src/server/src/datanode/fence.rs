@@ -172,6 +172,9 @@ impl DataNode {
             let shard = self.open_shard(shard)?;
             for (_, table) in writes.tables() {
                 shard.fences.check_write(&table.table.descriptor)?;
+                if !planted("first-write-not-fenced") {
+                    shard.fences.check_write(&table.first_table.descriptor)?;
+                }
             }
         }
         Ok(())
