@@ -52,6 +52,17 @@ pub struct CatalogReply {
     /// The follower is in the in-sync set: nothing is acknowledged without it.
     #[prost(bool, tag = "3")]
     pub in_sync: bool,
+    /// The definitions of this term that tables are held for. None: it is not said.
+    #[prost(message, optional, tag = "4")]
+    pub live: Option<LiveDefinitionsReply>,
+}
+
+/// The leader's definitions that have not ended: no [`HoldTables`] for another one is needed any more.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct LiveDefinitionsReply {
+    /// Their names.
+    #[prost(fixed64, repeated, tag = "1")]
+    pub definitions: Vec<u64>,
 }
 
 /// A definition for the leader to carry out.

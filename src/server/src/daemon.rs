@@ -288,7 +288,7 @@ pub async fn start_coordinator(
     tasks.add(
         world
             .spawner
-            .spawn("follow the leader", Box::pin(metadata.clone().follow())),
+            .spawn("follow the leader", Box::pin(coordinator.clone().follow())),
     );
     let observer = observe_forever(world.clone(), directory.clone());
     tasks.add(world.spawner.spawn("observer", Box::pin(observer)));

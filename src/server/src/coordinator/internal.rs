@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use neorunbase_protocol::RequestHandler;
-use neorunbase_protocol::coordinate::{DefinedReply, NoticeReply};
+use neorunbase_protocol::coordinate::{DefinedReply, LiveDefinitionsReply, NoticeReply};
 use neorunbase_protocol::message::{
     DoneReply, ErrorKind, Request, RequestBody, Response, ResponseBody, TimestampsReply,
 };
@@ -52,14 +52,19 @@ impl InternalService {
                 Ok(ResponseBody::Timestamps(TimestampsReply { first, count }))
             }
             RequestBody::AcceptCatalog(request) => {
-                self.coordinator.table_locks.release_before(request.term);
+                self.coordinator.table_holds.release_before(request.term);
                 self.metadata().accept(&request).await.map(|()| done)
             }
             RequestBody::PublishCatalog(request) => {
                 self.metadata().publish_accepted(&request).await.map(|()| done)
             }
             RequestBody::JoinCatalog(request) => {
-                self.metadata().join(&request).await.map(ResponseBody::Catalog)
+                let mut reply = self.metadata().join(&request).await?;
+                // Not looked up before the question: all that began before it, and are live, have to be named.
+                reply.live = Some(LiveDefinitionsReply {
+                    definitions: self.coordinator.live_definitions.names(),
+                });
+                Ok(ResponseBody::Catalog(reply))
             }
             RequestBody::Define(request) => {
                 let defined = self.coordinator.define_for(request).await?;
@@ -75,15 +80,14 @@ impl InternalService {
             }
             RequestBody::HoldTables(request) => {
                 let coordinator = &self.coordinator;
-                let (term, definition) = (request.term, request.definition);
-                let held =
-                    coordinator
-                        .table_locks
-                        .hold(&coordinator.world, term, definition, &request.tables);
-                held.await.map(|()| done)
+                let clock = &*coordinator.world.clock;
+                let hold = coordinator
+                    .table_holds
+                    .hold(clock, &coordinator.table_locks, &request);
+                hold.await.map(|()| done)
             }
             RequestBody::ReleaseTables(request) => {
-                self.coordinator.table_locks.release(request.definition);
+                self.coordinator.table_holds.release(request.definition);
                 Ok(done)
             }
             RequestBody::RaiseTableVersion(request) => {

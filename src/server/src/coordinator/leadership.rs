@@ -79,6 +79,10 @@ async fn lead(
         None => return Ok(()),
         Some(taken) => taken?,
     }
+    if let Some(term) = metadata.leading() {
+        // Followers learn of the term with its first catalog; nobody sends that here.
+        coordinator.table_holds.release_before(term);
+    }
     tracing::info!(epoch = leadership.epoch, "elected as leader of the coordinators");
     tokio::select! {
         biased;

@@ -8,6 +8,7 @@ mod gateway;
 mod heartbeat;
 mod internal;
 pub mod leadership;
+mod live_definitions;
 mod location;
 mod metadata;
 pub mod oracle;
@@ -15,6 +16,7 @@ mod router;
 mod session;
 mod session_core;
 mod settings;
+mod table_holds;
 mod table_locks;
 mod transaction;
 
@@ -36,6 +38,8 @@ pub use router::Router;
 
 use crate::cluster::{CoordinatorDirectory, NodeDirectory};
 use heartbeat::Heartbeats;
+use live_definitions::LiveDefinitions;
+use table_holds::TableHolds;
 use table_locks::TableLocks;
 use transaction::{TransactionServices, timestamp_error};
 
@@ -73,6 +77,10 @@ pub struct Coordinator {
     pub timestamps: Arc<dyn TimestampSource>,
     transaction_services: Arc<TransactionServices>,
     table_locks: TableLocks,
+    /// For definitions of the leader, while this Coordinator follows.
+    table_holds: TableHolds,
+    /// While it leads.
+    live_definitions: Arc<LiveDefinitions>,
     settings: CoordinatorDefaults,
     /// One definition at a time.
     defining: tokio::sync::Mutex<()>,
@@ -107,6 +115,8 @@ impl Coordinator {
             timestamps,
             transaction_services,
             table_locks: TableLocks::default(),
+            table_holds: TableHolds::default(),
+            live_definitions: Arc::default(),
             settings,
             defining: tokio::sync::Mutex::default(),
         });
@@ -115,6 +125,11 @@ impl Coordinator {
             Box::pin(follow_up(Arc::downgrade(&coordinator), stale_tables_heard)),
         );
         coordinator
+    }
+
+    /// Keeps up with whoever leads, while this Coordinator does not lead itself.
+    pub async fn follow(self: Arc<Self>) {
+        self.metadata.follow(&self.table_holds).await;
     }
 
     /// Adds the first user to the catalog of a new cluster. Without a password it gets its own name for one, which must

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use neorunbase_catalog::schema::TableId;
 use neorunbase_types::{Result, SqlError, SqlState};
-use neorunbase_world::World;
+use neorunbase_world::Clock;
 use neorunbase_world::clock::timeout;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
@@ -19,14 +19,6 @@ const DEFINITION_WAIT_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub struct TableLocks {
     locks: Mutex<BTreeMap<TableId, Arc<RwLock<()>>>>,
-    /// For definitions of the leader, which runs elsewhere.
-    held: Mutex<BTreeMap<u64, Held>>,
-}
-
-struct Held {
-    /// The leader's term.
-    term: u64,
-    _locks: Vec<ExclusiveTableLock>,
 }
 
 /// Held by a transaction that writes the table.
@@ -48,53 +40,27 @@ impl TableLocks {
         }
     }
 
-    /// Takes the tables alone for a definition that the leader of `term` runs.
-    ///
-    /// # Errors
-    /// `55P03` if transactions keep using one.
-    pub async fn hold(&self, world: &World, term: u64, definition: u64, tables: &[TableId]) -> Result<()> {
-        self.release_before(term);
-        let locks = self.take(world, tables).await?;
-        let held = Held { term, _locks: locks };
-        self.held.lock().insert(definition, held);
-        Ok(())
-    }
-
-    /// Ends a [`hold`](Self::hold).
-    pub fn release(&self, definition: u64) {
-        self.held.lock().remove(&definition);
-    }
-
-    /// Ends those of leaders before `term`, who finish nothing any more.
-    pub fn release_before(&self, term: u64) {
-        self.held.lock().retain(|_, held| held.term >= term);
-    }
-
     /// Takes the tables alone, each once.
     ///
     /// # Errors
     /// `55P03` if transactions keep using one.
-    pub async fn take(&self, world: &World, tables: &[TableId]) -> Result<Vec<ExclusiveTableLock>> {
+    pub async fn take(&self, clock: &dyn Clock, tables: &[TableId]) -> Result<Vec<ExclusiveTableLock>> {
         let mut locks = Vec::with_capacity(tables.len());
         for table in tables.iter().collect::<BTreeSet<_>>() {
-            locks.push(self.take_one(world, *table).await?);
+            locks.push(self.take_one(clock, *table).await?);
         }
         Ok(locks)
     }
 
-    async fn take_one(&self, world: &World, table: TableId) -> Result<ExclusiveTableLock> {
-        timeout(
-            &*world.clock,
-            DEFINITION_WAIT_LIMIT,
-            self.lock(table).write_owned(),
-        )
-        .await
-        .map_err(|_| {
-            SqlError::new(
-                SqlState::LOCK_NOT_AVAILABLE,
-                "open transactions are using the table",
-            )
-            .with_hint("end them and try again")
-        })
+    async fn take_one(&self, clock: &dyn Clock, table: TableId) -> Result<ExclusiveTableLock> {
+        timeout(clock, DEFINITION_WAIT_LIMIT, self.lock(table).write_owned())
+            .await
+            .map_err(|_| {
+                SqlError::new(
+                    SqlState::LOCK_NOT_AVAILABLE,
+                    "open transactions are using the table",
+                )
+                .with_hint("end them and try again")
+            })
     }
 }

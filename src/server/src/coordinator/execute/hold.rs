@@ -11,6 +11,7 @@ use neorunbase_types::Result;
 
 use super::{Execution, answer};
 use crate::coordinator::Coordinator;
+use crate::coordinator::live_definitions::LiveDefinition;
 use crate::coordinator::table_locks::ExclusiveTableLock;
 use crate::coordinator::transaction::timestamp_error;
 use crate::error_reply::sql_error;
@@ -18,7 +19,7 @@ use crate::error_reply::sql_error;
 /// Tables that nobody writes through any Coordinator that is well.
 pub(super) struct TableHold {
     coordinator: Arc<Coordinator>,
-    definition: u64,
+    definition: LiveDefinition,
     others: Vec<Arc<dyn Channel>>,
     _locks: Vec<ExclusiveTableLock>,
 }
@@ -27,11 +28,11 @@ impl Drop for TableHold {
     fn drop(&mut self) {
         let others = std::mem::take(&mut self.others);
         let release = ReleaseTables {
-            definition: self.definition,
+            definition: self.definition.name,
         };
         let task = async move {
             let calls = others.iter().map(|other| async move {
-                // One that does not hear of it lets go when there is another leader.
+                // One that does not hear of it lets go when it next hears which definitions are live.
                 for _ in 0..3 {
                     let call = other.call(RequestBody::ReleaseTables(release).into());
                     if call.await.is_ok() {
@@ -65,10 +66,14 @@ impl Execution<'_> {
     pub(super) async fn hold_tables(&self, tables: &[TableId]) -> Result<TableHold> {
         let coordinator = self.core.coordinator.clone();
         let term = coordinator.metadata.check_leading()?;
-        let locks = coordinator.table_locks.take(&coordinator.world, tables).await?;
+        let locks = coordinator
+            .table_locks
+            .take(&*coordinator.world.clock, tables)
+            .await?;
         let others = coordinator.coordinators.others(&coordinator.name);
+        let name = coordinator.world.entropy.next_u64();
         let hold = TableHold {
-            definition: coordinator.world.entropy.next_u64(),
+            definition: coordinator.live_definitions.begin(name),
             coordinator,
             others,
             _locks: locks,
@@ -76,7 +81,7 @@ impl Execution<'_> {
         let calls = hold.others.iter().map(|other| {
             let request = HoldTables {
                 term,
-                definition: hold.definition,
+                definition: hold.definition.name,
                 tables: tables.to_vec(),
             };
             other.call(RequestBody::HoldTables(request).into())

@@ -13,6 +13,7 @@ use neorunbase_world::clock::timeout;
 use neorunbase_world::fault::planted;
 
 use super::super::oracle::DRIFT_PERCENT;
+use super::super::table_holds::TableHolds;
 use super::store::AcceptedCatalog;
 use super::{CATALOG_LEASE, MetadataStore, not_leader, store_failed};
 
@@ -87,12 +88,12 @@ impl MetadataStore {
     }
 
     /// Asks the leader again and again, while this Coordinator does not lead itself, for what it lacks, and to be counted
-    /// on.
-    pub async fn follow(self: Arc<Self>) {
+    /// on. What the leader says of its definitions goes to `holds`.
+    pub async fn follow(&self, holds: &TableHolds) {
         loop {
             let mut goes_on = false;
             if self.leading().is_none() {
-                match timeout(&*self.world.clock, JOIN_LIMIT, self.ask_to_join()).await {
+                match timeout(&*self.world.clock, JOIN_LIMIT, self.ask_to_join(holds)).await {
                     Ok(Ok(progress)) => goes_on = progress,
                     Ok(Err(error)) => tracing::debug!(%error, "cannot follow the leader"),
                     Err(_) => tracing::debug!("the leader does not answer"),
@@ -105,7 +106,7 @@ impl MetadataStore {
     }
 
     /// Whether there was something new.
-    async fn ask_to_join(&self) -> Result<bool> {
+    async fn ask_to_join(&self, holds: &TableHolds) -> Result<bool> {
         let leader = self.peers.leader().ok_or_else(not_leader)?;
         let (term, version) = self.store.accepted().position();
         let asked = self.world.clock.monotonic();
@@ -118,7 +119,12 @@ impl MetadataStore {
         let answer =
             answer.map_err(|error| SqlError::new(SqlState::CONNECTION_FAILURE, error.to_string()))?;
         match answer.body {
-            Some(ResponseBody::Catalog(reply)) => self.take_reply(reply, (term, version), asked).await,
+            Some(ResponseBody::Catalog(reply)) => {
+                if let Some(live) = &reply.live {
+                    holds.keep_live(reply.term, &live.definitions, asked);
+                }
+                self.take_reply(reply, (term, version), asked).await
+            }
             Some(ResponseBody::Error(error)) => {
                 Err(SqlError::new(SqlState::CANNOT_CONNECT_NOW, error.message))
             }

@@ -461,6 +461,7 @@ impl MetadataStore {
                 term,
                 snapshot: encode(&accepted.snapshot).map_err(SqlError::internal)?,
                 in_sync: false,
+                live: None,
             });
         }
         if !current.configuration.in_sync.contains(&request.name) {
@@ -478,6 +479,7 @@ impl MetadataStore {
             term,
             snapshot: Bytes::new(),
             in_sync: true,
+            live: None,
         })
     }
 
