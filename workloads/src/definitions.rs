@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, outcome_of};
+use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, judge, outcome_of};
 use names::Names;
 pub use transaction::{Change, Level, Statement, Transaction};
 
@@ -297,7 +297,9 @@ impl Workload for Definitions {
     }
 
     fn check(&self) -> Report {
-        checker::definitions::check(&self.history.records(), TABLES)
+        judge(&self.history, |records| {
+            checker::definitions::check(records, TABLES)
+        })
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {

@@ -15,7 +15,9 @@ use serde::{Deserialize, Serialize};
 use crate::checker;
 use crate::client::{CallError, CallResult, Client};
 use crate::history::{FINAL_READER, History, Outcome};
-use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table, outcome_of};
+use crate::workload::{
+    Failure, Report, Step, Workload, conclude, create_table, fill_table, judge, outcome_of,
+};
 
 /// Accounts, with ids from 0 on.
 pub const ACCOUNTS: i64 = 4;
@@ -326,7 +328,7 @@ impl Workload for GuardedBudget {
     }
 
     fn check(&self) -> Report {
-        checker::guarded_budget::check(&self.history.records())
+        judge(&self.history, checker::guarded_budget::check)
     }
 
     fn write_history(&self, output: &mut dyn Write) -> io::Result<()> {
