@@ -18,6 +18,8 @@ mod session_core;
 mod settings;
 mod table_holds;
 mod table_locks;
+#[cfg(test)]
+mod tests;
 mod transaction;
 
 use std::sync::Arc;

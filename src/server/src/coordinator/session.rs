@@ -479,11 +479,14 @@ impl CoordinatorSession {
         let core = self.core.clone();
         let lock_timeout_ms = u32::try_from(self.settings.milliseconds("lock_timeout")).unwrap_or(u32::MAX);
         self.is_defining = matches!(&plan.statement.plan, Plan::Definition(_));
-        // A read outside a block, or of the past, leaves nothing behind: it needs no block of its own.
+        // A read outside a block, or of the past, leaves nothing behind: it needs no block of its own. Unless statements
+        // may follow that belong to the same transaction and have to see the same.
         let mut lone_read;
         let reads_only =
             matches!(&plan.statement.plan, Plan::SimpleSelect(select) if select.locking.is_none());
-        let transaction = if plan.as_of != 0 || reads_only && matches!(self.block, Block::None) {
+        let shares_snapshot = !alone && self.settings.default_isolation() != IsolationLevel::ReadCommitted;
+        let is_lone_read = reads_only && !shares_snapshot && matches!(self.block, Block::None);
+        let transaction = if plan.as_of != 0 || is_lone_read {
             lone_read = self.new_transaction();
             if plan.as_of != 0 {
                 lone_read.read_at(plan.as_of);
@@ -533,14 +536,11 @@ impl CoordinatorSession {
             Plan::Query(query) => {
                 let access = run.table_access(!plan.statement.read_only).await?;
                 let time = run.transaction.time_unix_micros;
-                let batches = query
-                    .execute(run.parameters.clone(), access.clone(), time)
-                    .await?;
+                let batches = query.execute(run.parameters.clone(), access, time).await?;
                 if !plan.statement.read_only {
                     // Locks are taken while rows come in: all of them must be known before anything else happens.
                     let rows: Vec<Result<Vec<Vec<Datum>>>> = batches.collect().await;
-                    let locked: Vec<u64> = access.locked.lock().iter().copied().collect();
-                    run.transaction.write_context(&locked, 0).await?;
+                    run.transaction.take_in_locked();
                     let rows: Vec<Vec<Datum>> = rows
                         .into_iter()
                         .collect::<Result<Vec<_>>>()?

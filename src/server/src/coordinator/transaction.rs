@@ -32,6 +32,8 @@ use super::settings::{isolation_name, on_or_off};
 /// How long a Coordinator tries to learn an outcome before it reports 08007.
 const RESOLUTION_LIMIT: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+/// A commit in one round whose answer was lost is asked for again for so long.
+const COMMIT_REPEAT_LIMIT: Duration = Duration::from_secs(10);
 /// What a serializable transaction has read is remembered in about so many bytes; beyond, less exactly.
 const READ_SET_BYTES: usize = 1 << 20;
 
@@ -77,6 +79,9 @@ pub struct Transaction {
     read_at: TouchedShards,
     /// Shards with writes or locks of this transaction, and the node and epoch they were sent to.
     participants: BTreeMap<ShardId, Participant>,
+    /// Shards where queries may have locked rows that are not among the participants yet. Shared with those queries, which
+    /// can end anywhere.
+    locked: Arc<Mutex<BTreeSet<ShardId>>>,
     /// Oldest first. A name may be there several times: the newest counts.
     savepoints: Vec<Savepoint>,
 }
@@ -154,6 +159,7 @@ impl Transaction {
             touched: TouchedShards::default(),
             read_at: TouchedShards::default(),
             participants: BTreeMap::new(),
+            locked: Arc::default(),
             savepoints: Vec::new(),
         }
     }
@@ -207,9 +213,9 @@ impl Transaction {
     pub async fn rollback_to_savepoint(&mut self, name: &str) -> Result<()> {
         let position = self.find_savepoint(name)?;
         let kept_sequence = self.savepoints[position].sequence;
+        self.learn_places();
         self.sequence += 1;
         let sequence = self.sequence;
-        self.learn_places();
         // Only where something was sent since.
         let mut nodes: BTreeMap<String, RollbackTo> = BTreeMap::new();
         for participant in self.participants.values() {
@@ -260,10 +266,11 @@ impl Transaction {
         Ok(())
     }
 
-    /// Where to record what is read; none where no commit will depend on it: below SERIALIZABLE, and of what cannot
-    /// write, since a snapshot is a serial point by itself.
+    /// Where to record what is read; none where no commit will depend on it: below SERIALIZABLE, and of what has not
+    /// written and cannot, since a snapshot is a serial point by itself. Once that has begun it stays so.
     pub fn recorded_reads(&self) -> Option<Arc<Mutex<ReadSet>>> {
-        (self.isolation == IsolationLevel::Serializable && !self.read_only).then(|| self.reads.clone())
+        let may_have_writes = !self.read_only || self.has_participants();
+        (self.isolation == IsolationLevel::Serializable && may_have_writes).then(|| self.reads.clone())
     }
 
     /// Whether a shard may commit it at once: not if the Coordinator has reads of it to be validated.
@@ -359,6 +366,7 @@ impl Transaction {
     /// # Errors
     /// If no timestamp can be had.
     pub async fn start_statement(&mut self) -> Result<()> {
+        self.take_in_locked();
         self.sequence += 1;
         if self.isolation != IsolationLevel::ReadCommitted && self.snapshot == 0 {
             self.snapshot = self.services.timestamps.next().await.map_err(timestamp_error)?;
@@ -397,8 +405,41 @@ impl Transaction {
         }
     }
 
-    /// Participants are where statements found them, which may not be where they were looked up before.
+    /// Where queries note a shard before they ask it to lock rows: it is a participant then, whatever becomes of them.
+    pub fn locked_by_queries(&self) -> Arc<Mutex<BTreeSet<ShardId>>> {
+        self.locked.clone()
+    }
+
+    /// Makes participants of the shards where queries of the last statement may have locked rows.
+    pub fn take_in_locked(&mut self) {
+        let locked = std::mem::take(&mut *self.locked.lock());
+        for shard in locked {
+            let touched = self.touched.get(shard);
+            let place = touched.map(|(epoch, node)| (ShardRef { shard, epoch }, node));
+            // A shard that is nowhere was sent nothing.
+            if let Some(place) = place.or_else(|| self.services.router.locate(shard)) {
+                self.sent_to(shard, place);
+                self.locks_rows_on(shard);
+            }
+        }
+    }
+
+    /// Remembers that the statement under way is sent to `shard`.
+    fn sent_to(&mut self, shard: ShardId, (reference, node): (ShardRef, String)) {
+        let (sequence, revocable) = (self.sequence, self.has_savepoints());
+        let participant = self.participants.entry(shard).or_insert_with(|| Participant {
+            reference,
+            node,
+            revocable: Vec::new(),
+            irrevocable: 0,
+            locks_rows: false,
+        });
+        participant.sent(sequence, revocable);
+    }
+
+    /// All participants, and where statements found them, which may not be where they were looked up before.
     fn learn_places(&mut self) {
+        self.take_in_locked();
         for (shard, participant) in &mut self.participants {
             if let Some((epoch, node)) = self.touched.get(*shard) {
                 participant.reference.epoch = epoch;
@@ -450,16 +491,8 @@ impl Transaction {
             if let Some(participant) = self.participants.get_mut(shard) {
                 participant.sent(sequence, revocable);
             } else {
-                let (reference, node) = self.locate(*shard).await?;
-                let mut participant = Participant {
-                    reference,
-                    node,
-                    revocable: Vec::new(),
-                    irrevocable: 0,
-                    locks_rows: false,
-                };
-                participant.sent(sequence, revocable);
-                self.participants.insert(*shard, participant);
+                let place = self.locate(*shard).await?;
+                self.sent_to(*shard, place);
             }
         }
         Ok(self.context(self.id, snapshot))
@@ -476,11 +509,15 @@ impl Transaction {
     ) -> Result<StatementContext> {
         let context = self.write_context(shards, snapshot).await?;
         for shard in shards {
-            if let Some(participant) = self.participants.get_mut(shard) {
-                participant.locks_rows = true;
-            }
+            self.locks_rows_on(*shard);
         }
         Ok(context)
+    }
+
+    fn locks_rows_on(&mut self, shard: ShardId) {
+        if let Some(participant) = self.participants.get_mut(&shard) {
+            participant.locks_rows = true;
+        }
     }
 
     async fn locate(&self, shard: ShardId) -> Result<(ShardRef, String)> {
@@ -535,21 +572,21 @@ impl Transaction {
     /// `40001` if a participant lost the transaction (nothing was committed); `08007` if the outcome cannot be
     /// learned.
     pub async fn commit(mut self) -> Result<()> {
+        self.learn_places();
         if self.participants.is_empty() {
             return Ok(()); // a snapshot is a serial point: nothing needs validation
         }
-        self.learn_places();
         let nodes = self.shards_by_node();
         let (reads, reading_nodes) = self.read_set().await?;
         // Taken out so that the end of this function, however reached, ends the heartbeats.
-        let _open = self.open.take();
+        let open = self.open.take();
         // One frame of a node's log is atomic only on that node: other copies get it shard by shard.
         let directory = self.services.router.directory();
         let is_replicated = |shard: &ShardId| directory.is_replicated(*shard);
         let is_atomic = self.participants.len() == 1 || !self.participants.keys().any(is_replicated);
         let reads_elsewhere = reading_nodes.iter().any(|node| !nodes.contains_key(node));
         if nodes.len() == 1 && is_atomic && !reads_elsewhere {
-            self.commit_local(nodes, reads).await
+            self.commit_local(nodes, reads, open).await
         } else {
             self.commit_two_phase(nodes, &reads).await
         }
@@ -641,10 +678,13 @@ impl Transaction {
             .map_err(RouteError::into_statement_error)
     }
 
+    /// Commits in one round. If the answer is lost the node is asked again: it commits once, and answers as it did before.
+    /// In another term it can only be asked what became of it.
     async fn commit_local(
         &self,
         nodes: BTreeMap<String, Vec<ShardRef>>,
         reads: ReadSetMessage,
+        open: Option<OpenTransaction>,
     ) -> Result<()> {
         let Some((node, shards)) = nodes.into_iter().next() else {
             return Ok(());
@@ -656,11 +696,27 @@ impl Transaction {
             last_sequence: self.last_sequence_on(&node),
             reads: (!reads.shards.is_empty()).then_some(reads),
         });
-        match self.services.router.call(anchor.shard, |_| request.clone()).await {
-            Ok(_) => Ok(()),
-            Err(RouteError::OutcomeUnknown) => self.learn_outcome(anchor, true).await,
-            Err(error) => Err(error.into_statement_error()),
-        }
+        let clock = &*self.services.world.clock;
+        let deadline = clock.monotonic().after(COMMIT_REPEAT_LIMIT);
+        let router = self.services.router.within(&self.touched);
+        let mut may_have_arrived = false;
+        let error = loop {
+            match router.call(anchor.shard, |_| request.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(RouteError::OutcomeUnknown) if clock.monotonic() < deadline => {
+                    neorunbase_world::sometimes!("commit-asked-for-again");
+                    may_have_arrived = true;
+                    clock.sleep(RETRY_PAUSE).await;
+                }
+                Err(error @ RouteError::OutcomeUnknown) => break error,
+                // An error says nothing of what was done when it was asked before.
+                Err(error) if may_have_arrived => break error,
+                Err(error) => return Err(error.into_statement_error()),
+            }
+        };
+        // If no request has arrived there will be no outcome while the node is told that the transaction is alive.
+        drop(open);
+        self.outcome_after(anchor, true, error).await
     }
 
     async fn commit_two_phase(
@@ -896,10 +952,10 @@ impl Transaction {
     }
 
     fn discard(&mut self) {
+        self.learn_places();
         if self.participants.is_empty() {
             return;
         }
-        self.learn_places();
         let nodes = self.shards_by_node();
         self.participants.clear();
         self.open = None;

@@ -95,7 +95,7 @@ impl Execution<'_> {
         let time = self.transaction.time_unix_micros;
         let mut batches = modify
             .query
-            .execute(self.parameters.clone(), access.clone(), time)
+            .execute(self.parameters.clone(), access, time)
             .await?;
         let hidden = usize::from(has_hidden_key(&table));
         let width = table.columns.len();
@@ -186,8 +186,7 @@ impl Execution<'_> {
             }
         }
         drop(batches);
-        let locked: Vec<ShardId> = access.locked.lock().iter().copied().collect();
-        self.transaction.write_context(&locked, 0).await?;
+        self.transaction.take_in_locked();
         for placed in writes.values_mut() {
             // Keys that move onto one another's places: all leave before any arrives.
             placed.sort_by_key(|placed| placed.write.kind != RowWriteKind::Delete as i32);

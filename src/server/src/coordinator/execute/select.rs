@@ -126,7 +126,7 @@ impl Execution<'_> {
             participants,
             past: self.transaction.past(),
             reads: self.transaction.recorded_reads(),
-            locked: parking_lot::Mutex::default(),
+            locked: self.transaction.locked_by_queries(),
         }))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::task::Poll;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -43,8 +44,8 @@ pub struct StatementAccess {
     pub past: Option<Timestamp>,
     /// Where to record what is read, if the transaction is serializable.
     pub reads: Option<Arc<Mutex<ReadSet>>>,
-    /// Shards where this statement has locked rows.
-    pub locked: Mutex<BTreeSet<ShardId>>,
+    /// Where to note the shards that are asked to lock rows.
+    pub locked: Arc<Mutex<BTreeSet<ShardId>>>,
 }
 
 /// Everything that the batches of one shard's scan have in common.
@@ -201,9 +202,7 @@ impl TableAccess for StatementAccess {
         for (shard, target) in targets {
             let mut context = self.context;
             context.table_version = request.table.version;
-            if request.locking.is_some() {
-                self.locked.lock().insert(shard);
-            } else if !self.participants.contains(&shard) {
+            if request.locking.is_none() && !self.participants.contains(&shard) {
                 context.transaction = 0;
             }
             let router = if context.transaction == 0 {
@@ -224,7 +223,19 @@ impl TableAccess for StatementAccess {
                 limit: request.limit.unwrap_or(0),
                 locking: request.locking,
             };
-            streams.push(scan.stream(target));
+            let is_locking = scan.locking.is_some();
+            let rows = scan.stream(target);
+            if !is_locking {
+                streams.push(rows);
+                continue;
+            }
+            // Before it is asked: the query may be broken off at any time. Not earlier: it may never be asked.
+            let locked = self.locked.clone();
+            let noted = stream::poll_fn(move |_| {
+                locked.lock().insert(shard);
+                Poll::Ready(None)
+            });
+            streams.push(noted.chain(rows).boxed());
         }
         Ok(stream::select_all(streams).boxed())
     }
