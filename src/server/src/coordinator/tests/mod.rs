@@ -137,6 +137,7 @@ impl Cluster {
             admin_password: Some("secret".to_owned()),
             max_connections: 10,
             scram_iterations: 1,
+            grace_period: crate::cluster::DEFAULT_GRACE_PERIOD,
         };
         let coordinator = start_coordinator(world(2), settings, &key).await.unwrap();
         let settings = DataNodeSettings {
