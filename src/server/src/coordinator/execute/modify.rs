@@ -187,6 +187,8 @@ impl Execution<'_> {
         }
         drop(batches);
         self.transaction.take_in_locked();
+        // Shards with its locks know the transaction already, and would take a commit at once for a repeated request.
+        self.commits_at_once &= !self.transaction.has_participants();
         for placed in writes.values_mut() {
             // Keys that move onto one another's places: all leave before any arrives.
             placed.sort_by_key(|placed| placed.write.kind != RowWriteKind::Delete as i32);
