@@ -126,7 +126,7 @@ impl Knobs {
             checkpoint_wal_bytes: pick(random, &[16 << 10, 256 << 10, 64 << 20]),
             wal_segment_bytes: pick(random, &[16 << 10, 128 << 10, 16 << 20]),
             garbage_interval_ms: pick(random, &[500, 2_000, 10_000]),
-            history_retention_ms: pick(random, &[2_000, 15_000, 60_000, 300_000]),
+            history_retention_ms: pick(random, &[5_000, 15_000, 60_000, 300_000]),
             deadlock_timeout_ms: pick(random, &[500, 1_000, 3_000]),
             abandon_after_ms: pick(random, &[1_500, 3_000, 5_000]),
             in_doubt_patience_ms: pick(random, &[50, 300, 1_000]),

@@ -91,6 +91,7 @@ pub const ELUSIVE_BUGS: &[PlantedBug] = &[
     bug("own-refusal-above-the-log", "a node that was deposed while it committed a statement says that it was aborted, though its successor committed it", "this one, until it was read again"),
     bug("takeover-not-awaited-again", "a leader whose takeover was broken off does not wait for the lease of the one before when it takes over again", "this one, until it was read again"),
     bug("history-kept-too-short", "rows that can still be read AS OF are collected", "—"),
+    bug("change-broken-off", "a change of the catalog ends halfway when whoever asked for it goes away, and another one becomes the same version", "this one, until a simulation met it"),
     bug("late-hold-kept", "a coordinator holds a table still for a definition that was broken off before", "this one, until it was read again"),
     bug("decision-forgotten-when-told", "the anchor forgets a decision that its coordinator may still ask for", "this one, until it was read again"),
     bug("decided-part-kept", "an anchor decides once more when the outcome cannot be logged on the transaction's other shards", "this one, until a simulation met it"),

@@ -35,12 +35,8 @@ pub async fn unwritable_tables(world: &ClientWorld, target: &Target, trace: &Tra
         }
     };
     let mut complaints = Vec::new();
-    for (table, column) in tables {
-        match retry(world, &target, async |client| {
-            write(client, &table, &column).await
-        })
-        .await
-        {
+    for table in tables.into_keys() {
+        match retry(world, &target, async |client| write(client, &table).await).await {
             Ok(rows) => trace!(trace, "client has written all {rows} rows of {table}"),
             Err(error) => complaints.push(format!(
                 "table {table} cannot be written within {within} s: {error}"
@@ -65,12 +61,15 @@ async fn tables(client: &Client) -> CallResult<BTreeMap<String, String>> {
     Ok(columns.collect())
 }
 
-async fn write(client: &Client, table: &str, column: &str) -> CallResult<u64> {
+async fn write(client: &Client, table: &str) -> CallResult<u64> {
+    // Looked up each time: a definition whose client did not wait for it may change that, too.
+    let Some(column) = tables(client).await?.remove(table) else {
+        return Ok(0);
+    };
     let written = client
         .run(&format!("UPDATE {table} SET {column} = {column}"))
         .await;
     match written {
-        // A definition whose client did not wait for it.
         Err(error) if error.code() == Some(UNDEFINED_TABLE) => Ok(0),
         written => written,
     }

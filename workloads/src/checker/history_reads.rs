@@ -8,9 +8,9 @@ use crate::workload::Report;
 
 use super::refusal::may_be_tried_again;
 
-/// Servers keep history for at least so long (two seconds by a clock that may be fast): what is older, or takes longer to read,
+/// Servers keep history for at least so long (five seconds by a clock that may be fast): what is older, or takes longer to read,
 /// may be refused as gone.
-const SHORTEST_RETENTION_MICROS: u64 = 1_900_000;
+const SHORTEST_RETENTION_MICROS: u64 = 4_750_000;
 
 /// Bits of a timestamp below its milliseconds (docs/decisions/as-of-system-time.md).
 const COUNTER_BITS: u32 = 20;
@@ -239,8 +239,8 @@ mod tests {
         };
         let violations = |refusal| judge(&[first.clone(), refusal]).violations.len();
         assert_eq!(violations(refused_at(10_000_002, 5)), 1);
-        assert_eq!(violations(refused_at(11_800_000, 5)), 1);
-        assert_eq!(violations(refused_at(12_000_000, 5)), 0);
+        assert_eq!(violations(refused_at(14_700_000, 5)), 1);
+        assert_eq!(violations(refused_at(15_000_000, 5)), 0);
         // Nobody knows when that was.
         assert_eq!(violations(refused_at(10_000_002, 4)), 0);
     }

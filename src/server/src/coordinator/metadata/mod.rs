@@ -13,8 +13,8 @@ mod follow;
 mod store;
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,7 +29,7 @@ use neorunbase_world::coordination::{CoordinationError, Version};
 use neorunbase_world::fault::{buggify, dawdle, planted};
 use neorunbase_world::shard_engine::{EngineError, EngineKey};
 use parking_lot::RwLock;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, oneshot, watch};
 
 use super::oracle::{self, Oracle};
 use crate::cluster::{CoordinatorDirectory, paths};
@@ -61,6 +61,9 @@ pub enum LeadError {
     /// Its own disk.
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// The process.
+    #[error("this coordinator is being ended")]
+    Ending,
 }
 
 /// The leader's office.
@@ -82,7 +85,7 @@ pub struct MetadataStore {
     /// Whether sessions may see it: it was published to this process.
     is_published: watch::Sender<bool>,
     /// One change at a time; here, if this Coordinator leads.
-    office: Mutex<Option<Office>>,
+    office: Arc<Mutex<Option<Office>>>,
     /// The term in which this Coordinator leads; 0: it does not.
     leading: watch::Sender<u64>,
     /// Versions of older terms are not accepted.
@@ -91,6 +94,7 @@ pub struct MetadataStore {
     current_until: AtomicU64,
     /// While it leads: the oracle's lease tells.
     oracle: Arc<Oracle>,
+    shared: Weak<MetadataStore>,
 }
 
 impl MetadataStore {
@@ -108,18 +112,19 @@ impl MetadataStore {
     ) -> Result<Arc<Self>, EngineError> {
         let store = CatalogStore::open(world, directory, key).await?;
         let accepted = store.accepted();
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|shared| Self {
             world: world.clone(),
             name: name.to_owned(),
             peers,
             store,
             current: RwLock::new(Arc::new(CatalogSnapshot::new())),
             is_published: watch::Sender::new(false),
-            office: Mutex::new(None),
+            office: Arc::default(),
             leading: watch::Sender::new(0),
             least_term: AtomicU64::new(accepted.term),
             current_until: AtomicU64::new(0),
             oracle,
+            shared: shared.clone(),
         }))
     }
 
@@ -302,20 +307,35 @@ impl MetadataStore {
         self.leading.send_replace(0);
     }
 
-    /// Applies `change` to a copy of the catalog and replicates it; only then others see it.
+    /// Applies `change` to a copy of the catalog and replicates it; only then others see it. Whoever asks for it may go away
+    /// at any time: what has begun is carried out, or else another change would become the same version.
     ///
     /// # Errors
     /// `change`'s own; `57P03` if this Coordinator does not lead; `58030` if its store failed; `08007` if another one has
     /// taken over meanwhile, and the change may or may not be part of what it took over.
     pub async fn change<T>(&self, change: impl FnOnce(&mut CatalogSnapshot) -> Result<T>) -> Result<T> {
-        let mut office = self.office.lock().await;
+        let mut office = self.office.clone().lock_owned().await;
         if self.leading().is_none() || office.is_none() {
             return Err(not_leader());
         }
         let mut next = (*self.snapshot()).clone();
         let outcome = change(&mut next)?;
         next.version += 1;
-        match self.replicate(&mut office, next).await {
+        let replicated = if planted("change-broken-off") {
+            self.replicate(&mut office, next).await
+        } else {
+            let metadata = self.shared.upgrade().ok_or_else(not_leader)?;
+            let (sender, receiver) = oneshot::channel();
+            let replication = async move {
+                // Nobody may be listening any more.
+                let _ = sender.send(metadata.replicate(&mut office, next).await);
+            };
+            self.world
+                .spawner
+                .spawn("change of the catalog", Box::pin(replication));
+            receiver.await.unwrap_or(Err(LeadError::Ending))
+        };
+        match replicated {
             Ok(()) => Ok(outcome),
             Err(LeadError::Engine(error)) => Err(store_failed(error)),
             Err(error) => Err(SqlError::new(
