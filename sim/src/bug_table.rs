@@ -38,8 +38,10 @@ pub fn update(
     let mut text = format!(
         "# Planted bugs\n\n\
          Each is a mistake that the code can be told to make (`neorunbase_world::fault::planted`), most of them made by real\n\
-         systems before. The simulator has to find it: a seed counts if it fails with the bug and passes without it. `survived`:\n\
-         no seed did. Written by `cargo sim --bugs {}..{} --table docs/planted-bugs.md` ({seconds} simulated seconds a seed;\n\
+         systems before, or by this one. A seed counts if it fails with the bug and passes without it. `survived`: none of the\n\
+         seeds that it took did. `not looked for yet`: it was seen to fail where it was made, and has not been searched for from\n\
+         the first seed on. Those of the suite are searched for on every run of it. Written by\n\
+         `cargo sim --bugs {}..{} --table docs/planted-bugs.md` ({seconds} simulated seconds a seed;\n\
          with `--bug NAME` one row anew; `--elusive` looks for those, too, that the suite does not ask for).\n\n{HEAD}",
         seeds.start, seeds.end
     );

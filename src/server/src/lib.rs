@@ -6,3 +6,7 @@ pub mod coordinator;
 pub mod daemon;
 pub mod datanode;
 mod error_reply;
+#[cfg(test)]
+#[path = "../../storage/tests/support/mod.rs"]
+#[allow(dead_code)]
+mod storage_support;

@@ -5,13 +5,11 @@ mod isolation;
 mod lost_commits;
 mod network;
 mod row_locks;
-#[path = "../../../../storage/tests/support/mod.rs"]
-#[allow(dead_code)]
-mod storage_support;
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::storage_support::{CrashDisk, SeededEntropy, TestSpawner};
 use async_trait::async_trait;
 use bytes::Bytes;
 use neorunbase_coordination::{ClientOptions, EmbeddedClient, EmbeddedService};
@@ -23,7 +21,6 @@ use neorunbase_storage::memory_engine::MemoryEngineFactory;
 use neorunbase_types::{Datum, Result, SqlError, SqlState};
 use neorunbase_world::{Clock, MonotonicTime, World};
 use parking_lot::Mutex;
-use storage_support::{CrashDisk, SeededEntropy, TestSpawner};
 use tokio::sync::watch;
 
 use super::{CoordinatorGateway, DATABASE, FIRST_USER};

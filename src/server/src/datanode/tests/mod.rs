@@ -7,9 +7,6 @@ mod indexes;
 mod isolation;
 mod recovery;
 mod savepoints;
-#[path = "../../../../storage/tests/support/mod.rs"]
-#[allow(dead_code)]
-mod storage_support;
 mod two_phase;
 mod validation;
 
@@ -19,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::storage_support::{CrashDisk, SeededEntropy};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -39,7 +37,6 @@ use neorunbase_world::{
     Clock, Coordination, Listener, MonotonicTime, Network, Spawner, Stream, TaskHandle, World,
 };
 use parking_lot::Mutex;
-use storage_support::{CrashDisk, SeededEntropy};
 use tokio::sync::watch;
 
 use super::config::ReplicationConfig;
