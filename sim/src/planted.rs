@@ -56,18 +56,20 @@ pub const BUGS: &[PlantedBug] = &[
     bug("sync-error-ignored", "a failed sync of the log counts as a good one", "PostgreSQL until 2019 (fsyncgate)"),
     bug("divergent-tail-kept", "a follower keeps entries that its primary does not have", "Kafka before KIP-101"),
     bug("grow-before-caught-up", "a follower is taken into the in-sync set before it has everything", "—"),
-    bug("watch-lost", "the watch is armed after the reading, and nobody reads again", "the class of ZooKeeper clients that read before they watch"),
     bug("snapshot-skips-prepared", "a snapshot shows the row as it was before a transaction that is being committed below it", "the class of read skew: YugabyteDB 1.1.9 (Jepsen 2019)"),
     bug("double-decision", "a second decision on a transaction is taken for the first", "—"),
     bug("in-doubt-presumed-aborted", "whoever meets a prepared transaction rolls it back without asking its anchor", "the class of unilateral aborts after PREPARE"),
     bug("duplicate-request-applied", "a statement that is sent again is carried out again", "akin: TiDB 2.1.7 (Jepsen 2019), jetcd 0.8.2 (a client that retried what is not idempotent)"),
     bug("gc-below-snapshot", "rows are read at a snapshot whose versions were collected", "—"),
+    bug("lock-only-parts-end-at-prepare", "a node where a transaction has only locked rows lets go of them before the commit timestamp is drawn", "this one, until it was read again"),
+    bug("history-kept-too-short", "rows that can still be read AS OF are collected", "—"),
 ];
 
 /// Bugs that the suite does not ask for: those that survived as many seeds as were looked at, and those that were seen to fail on
 /// one seed, or in a unit test, and have not been looked for from the first seed on (`docs/planted-bugs.md` tells which).
 #[rustfmt::skip]
 pub const ELUSIVE_BUGS: &[PlantedBug] = &[
+    bug("watch-lost", "the watch is armed after the reading, and nobody reads again", "the class of ZooKeeper clients that read before they watch"),
     bug("interrupted-copy-not-begun-again", "a copy whose sender died is waited for, for ever", "this one, until a simulation met it"),
     bug("full-disk-keeps-tail", "a commit that was refused on a full disk stays in the log", "—"),
     bug("oracle-ignores-lease", "a new leader hands out timestamps while the old one may still do so", "—"),
@@ -86,11 +88,9 @@ pub const ELUSIVE_BUGS: &[PlantedBug] = &[
     bug("refused-decision-believed", "a decision counts as refused if the anchor's node has failed, or its copy is damaged, when it is sent again", "this one, until a simulation met it"),
     bug("lower-terms-not-replayed", "a restarted node skips entries of a lower term than the one that they have replaced", "this one, until a simulation met it"),
     bug("storage-dropped-somewhere", "a dropped table's rows are forgotten though some shard still has them", "this one, until a simulation met it"),
-    bug("lock-only-parts-end-at-prepare", "a node where a transaction has only locked rows lets go of them before the commit timestamp is drawn", "this one, until it was read again"),
     bug("row-locks-not-checked", "a transaction commits though rows that it has only locked got another primary, which does not know of the locks", "this one, until it was read again"),
     bug("own-refusal-above-the-log", "a node that was deposed while it committed a statement says that it was aborted, though its successor committed it", "this one, until it was read again"),
     bug("takeover-not-awaited-again", "a leader whose takeover was broken off does not wait for the lease of the one before when it takes over again", "this one, until it was read again"),
-    bug("history-kept-too-short", "rows that can still be read AS OF are collected", "—"),
     bug("change-broken-off", "a change of the catalog ends halfway when whoever asked for it goes away, and another one becomes the same version", "this one, until a simulation met it"),
     bug("late-hold-kept", "a coordinator holds a table still for a definition that was broken off before", "this one, until it was read again"),
     bug("decision-forgotten-when-told", "the anchor forgets a decision that its coordinator may still ask for", "this one, until it was read again"),
