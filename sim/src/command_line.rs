@@ -183,8 +183,8 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<u8> {
         return hunt(arguments, &children, range);
     }
     let bug = arguments.bug.as_deref();
+    let seeds = seeds(arguments)?;
     if arguments.check_determinism {
-        let seeds = seeds(arguments)?;
         let tasks: Vec<Task<'_>> = match (arguments.seed, &arguments.replay) {
             _ if !seeds.is_empty() => seeds.iter().map(|seed| Task::Seed(*seed, bug)).collect(),
             (Some(seed), _) => vec![Task::Seed(seed, bug)],
@@ -193,7 +193,6 @@ fn dispatch(arguments: &Arguments) -> anyhow::Result<u8> {
         };
         return many::check_determinism(&children, &tasks).map(exit_code);
     }
-    let seeds = seeds(arguments)?;
     if !seeds.is_empty() {
         let suite = many::seeds(&children, &seeds, bug)?;
         let is_covered = suite.never_reached.is_empty();

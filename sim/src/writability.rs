@@ -3,7 +3,6 @@
 //! Each row is given the value that it has: histories stay true, and a shard that refuses writes for ever, or a lock
 //! that outlived its transaction, shows.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use neorunbase_workloads::client::CallResult;
@@ -35,7 +34,7 @@ pub async fn unwritable_tables(world: &ClientWorld, target: &Target, trace: &Tra
         }
     };
     let mut complaints = Vec::new();
-    for table in tables.into_keys() {
+    for table in tables {
         match retry(world, &target, async |client| write(client, &table).await).await {
             Ok(rows) => trace!(trace, "client has written all {rows} rows of {table}"),
             Err(error) => complaints.push(format!(
@@ -46,24 +45,31 @@ pub async fn unwritable_tables(world: &ClientWorld, target: &Target, trace: &Tra
     complaints
 }
 
-/// The tables with their last column each: that is no key, where there are others.
-async fn tables(client: &Client) -> CallResult<BTreeMap<String, String>> {
-    let columns = client
-        .rows(
-            "SELECT table_name, column_name FROM information_schema.columns \
-             WHERE table_schema = 'public' ORDER BY table_name, ordinal_position",
-        )
-        .await?;
-    let columns = columns.into_iter().filter_map(|row| match row.as_slice() {
-        [Some(table), Some(column)] => Some((table.clone(), column.clone())),
-        _ => None,
-    });
-    Ok(columns.collect())
+async fn tables(client: &Client) -> CallResult<Vec<String>> {
+    texts(
+        client,
+        "SELECT DISTINCT table_name FROM information_schema.columns WHERE table_schema = 'public' ORDER BY table_name",
+    )
+    .await
+}
+
+/// The last column of a table: that is no key, where there are others.
+async fn last_column(client: &Client, table: &str) -> CallResult<Option<String>> {
+    let query = format!(
+        "SELECT column_name FROM information_schema.columns \
+         WHERE table_schema = 'public' AND table_name = '{table}' ORDER BY ordinal_position"
+    );
+    Ok(texts(client, &query).await?.pop())
+}
+
+async fn texts(client: &Client, query: &str) -> CallResult<Vec<String>> {
+    let rows = client.rows(query).await?;
+    Ok(rows.into_iter().flatten().flatten().collect())
 }
 
 async fn write(client: &Client, table: &str) -> CallResult<u64> {
     // Looked up each time: a definition whose client did not wait for it may change that, too.
-    let Some(column) = tables(client).await?.remove(table) else {
+    let Some(column) = last_column(client, table).await? else {
         return Ok(0);
     };
     let written = client

@@ -17,7 +17,7 @@ use crate::client::{CallError, CallResult, Client, number};
 use crate::history::{FINAL_READER, History, Outcome};
 use crate::workload::{Failure, Report, Step, Workload, after_error, create_table, judge, outcome_of};
 use names::Names;
-pub use transaction::{Change, Level, Statement, Transaction};
+pub use transaction::{Change, Statement, Transaction};
 
 const TABLES: usize = 2;
 const MARKS: i64 = 3;

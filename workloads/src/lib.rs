@@ -16,6 +16,7 @@ pub mod durability;
 pub mod guarded_budget;
 pub mod history;
 pub mod history_reads;
+pub mod level;
 pub mod list_append;
 pub mod long_fork;
 pub mod old_snapshots;

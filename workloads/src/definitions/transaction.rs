@@ -8,22 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{MARKS, mark_of};
 use crate::client::Client;
+use crate::level::Level;
 use crate::workload::Failure;
 
 /// Rows that are changed or deleted are among so many that were inserted last.
 const RECENT: i64 = 30;
-
-/// How much a transaction sees of others.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Level {
-    /// READ COMMITTED
-    ReadCommitted,
-    /// REPEATABLE READ
-    RepeatableRead,
-    /// SERIALIZABLE
-    Serializable,
-}
 
 /// What a statement does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +107,8 @@ impl Transaction {
         let before = |error| (error, false);
         let clock = client.world().clock.clone();
         let now = || clock.monotonic().0 / 1000;
-        client.run(begin(self.level)).await.map_err(before)?;
+        let begin = format!("BEGIN ISOLATION LEVEL {}", self.level.sql());
+        client.run(&begin).await.map_err(before)?;
         for statement in &mut self.statements {
             statement.rows = client.run(&sql(&statement.change, table)).await.map_err(before)?;
             statement.answered_micros = Some(now());
@@ -127,14 +117,6 @@ impl Transaction {
         self.commit_micros = Some(now());
         client.run("COMMIT").await.map_err(|error| (error, true))?;
         Ok(())
-    }
-}
-
-fn begin(level: Level) -> &'static str {
-    match level {
-        Level::ReadCommitted => "BEGIN ISOLATION LEVEL READ COMMITTED",
-        Level::RepeatableRead => "BEGIN ISOLATION LEVEL REPEATABLE READ",
-        Level::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
     }
 }
 

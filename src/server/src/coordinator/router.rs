@@ -20,6 +20,9 @@ use crate::error_reply::sql_error;
 /// How long a statement waits for a shard to have a reachable primary.
 const ROUTING_LIMIT: Duration = Duration::from_secs(10);
 const RETRY_PAUSE: Duration = Duration::from_millis(20);
+/// What a shard knows again is sent again for so long if its answer was lost.
+const REPEAT_LIMIT: Duration = Duration::from_secs(10);
+const REPEAT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a routed request failed.
 #[derive(Debug)]
@@ -30,6 +33,15 @@ pub enum RouteError {
     UnknownTransaction,
     /// The answer was lost: the request may have been carried out.
     OutcomeUnknown,
+}
+
+/// Why [`call_again`](Router::call_again) has failed.
+#[derive(Debug)]
+pub struct Unanswered {
+    /// What it met at last.
+    pub error: RouteError,
+    /// It was sent more than once: the error says nothing of what was done when it was sent before.
+    pub was_repeated: bool,
 }
 
 impl RouteError {
@@ -201,6 +213,30 @@ impl Router {
                     neorunbase_world::sometimes!("request-repeated-after-a-lost-answer");
                 }
                 outcome => return outcome,
+            }
+        }
+    }
+
+    /// As [`call`](Router::call), for what the primary of one term knows again and carries out once: if the answer is lost it
+    /// is sent again, which `build` is told.
+    ///
+    /// # Errors
+    /// [`Unanswered`].
+    pub async fn call_again(
+        &self,
+        shard: ShardId,
+        build: impl Fn(ShardRef, bool) -> RequestBody,
+    ) -> Result<ResponseBody, Unanswered> {
+        let clock = self.clock();
+        let deadline = clock.monotonic().after(REPEAT_LIMIT);
+        let mut was_repeated = false;
+        loop {
+            match self.call(shard, |reference| build(reference, was_repeated)).await {
+                Err(RouteError::OutcomeUnknown) if clock.monotonic() < deadline => {
+                    was_repeated = true;
+                    clock.sleep(REPEAT_PAUSE).await;
+                }
+                outcome => return outcome.map_err(|error| Unanswered { error, was_repeated }),
             }
         }
     }

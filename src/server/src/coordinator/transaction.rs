@@ -13,7 +13,8 @@ use futures::future::{join_all, try_join_all};
 use neorunbase_catalog::Table;
 use neorunbase_protocol::message::{
     CommitLocal, Decide, Decision, Finish, Prepare, QueryDecision, ReadSetMessage, RequestBody, ResponseBody,
-    RollbackTo, ShardId, ShardReads, ShardRef, StatementContext, Timestamp, TransactionId, Validate,
+    RollbackTo, ShardId, ShardReads, ShardRef, StatementContext, TableReads, Timestamp, TransactionId,
+    Validate,
 };
 use neorunbase_sql::plan::{AsOf, IsolationLevel};
 use neorunbase_txn::ReadSet;
@@ -26,14 +27,12 @@ use parking_lot::Mutex;
 
 use super::as_of;
 use super::heartbeat::{Heartbeats, OpenTransaction};
-use super::router::{RouteError, Router, TouchedShards};
+use super::router::{RouteError, Router, TouchedShards, Unanswered};
 use super::settings::{isolation_name, on_or_off};
 
 /// How long a Coordinator tries to learn an outcome before it reports 08007.
 const RESOLUTION_LIMIT: Duration = Duration::from_secs(30);
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
-/// A commit in one round whose answer was lost is asked for again for so long.
-const COMMIT_REPEAT_LIMIT: Duration = Duration::from_secs(10);
 /// What a serializable transaction has read is remembered in about so many bytes; beyond, less exactly.
 const READ_SET_BYTES: usize = 1 << 20;
 
@@ -621,27 +620,12 @@ impl Transaction {
     /// # Errors
     /// `40001`, or a shard cannot be asked.
     async fn validate(&self, reads: &ReadSetMessage, commit_timestamp: Timestamp) -> Result<()> {
-        let router = &self.services.router.within(&self.read_at);
-        let calls = reads.shards.iter().map(|part| {
-            let build = move |shard| {
-                RequestBody::Validate(Validate {
-                    transaction: self.id,
-                    commit_timestamp,
-                    reads: ReadSetMessage {
-                        snapshot: reads.snapshot,
-                        shards: vec![ShardReads {
-                            shard,
-                            tables: part.tables.clone(),
-                        }],
-                    },
-                })
-            };
-            router.call_repeatable(part.shard.shard, build)
-        });
-        try_join_all(calls)
+        let parts = reads
+            .shards
+            .iter()
+            .map(|part| (part.shard.shard, &part.tables[..]));
+        self.ask_primaries(&self.read_at, parts, reads.snapshot, commit_timestamp)
             .await
-            .map(|_| ())
-            .map_err(RouteError::into_statement_error)
     }
 
     /// Whether rows that were only locked are still held, now that `commit_timestamp` has been drawn: whoever locks them next
@@ -650,27 +634,42 @@ impl Transaction {
         if planted("row-locks-not-checked") {
             return Ok(());
         }
-        let router = &self.services.router.within(&self.touched);
-        let locked = self
-            .participants
-            .iter()
-            .filter(|(_, participant)| participant.locks_rows);
-        let calls = locked.map(|(shard, _)| {
+        let participants = self.participants.iter();
+        let parts = participants
+            .filter(|(_, participant)| participant.locks_rows)
+            .map(|(shard, _)| {
+                neorunbase_world::sometimes!("row-locks-checked-at-commit");
+                (*shard, &[][..])
+            });
+        // Of an instant nothing has to be the same but the primary.
+        self.ask_primaries(&self.touched, parts, commit_timestamp, commit_timestamp)
+            .await
+    }
+
+    /// Asks the primaries of the terms in `terms`, if they still are, to [`Validate`] what was read of their shards.
+    async fn ask_primaries<'a>(
+        &self,
+        terms: &TouchedShards,
+        parts: impl Iterator<Item = (ShardId, &'a [TableReads])>,
+        snapshot: Timestamp,
+        commit_timestamp: Timestamp,
+    ) -> Result<()> {
+        let router = &self.services.router.within(terms);
+        let calls = parts.map(|(shard, tables)| {
             let build = move |shard| {
                 RequestBody::Validate(Validate {
                     transaction: self.id,
                     commit_timestamp,
                     reads: ReadSetMessage {
-                        snapshot: commit_timestamp,
+                        snapshot,
                         shards: vec![ShardReads {
                             shard,
-                            tables: Vec::new(),
+                            tables: tables.to_vec(),
                         }],
                     },
                 })
             };
-            neorunbase_world::sometimes!("row-locks-checked-at-commit");
-            router.call_repeatable(*shard, build)
+            router.call_repeatable(shard, build)
         });
         try_join_all(calls)
             .await
@@ -696,23 +695,24 @@ impl Transaction {
             last_sequence: self.last_sequence_on(&node),
             reads: (!reads.shards.is_empty()).then_some(reads),
         });
-        let clock = &*self.services.world.clock;
-        let deadline = clock.monotonic().after(COMMIT_REPEAT_LIMIT);
         let router = self.services.router.within(&self.touched);
-        let mut may_have_arrived = false;
-        let error = loop {
-            match router.call(anchor.shard, |_| request.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(RouteError::OutcomeUnknown) if clock.monotonic() < deadline => {
-                    neorunbase_world::sometimes!("commit-asked-for-again");
-                    may_have_arrived = true;
-                    clock.sleep(RETRY_PAUSE).await;
-                }
-                Err(error @ RouteError::OutcomeUnknown) => break error,
-                // An error says nothing of what was done when it was asked before.
-                Err(error) if may_have_arrived => break error,
-                Err(error) => return Err(error.into_statement_error()),
+        let sent = router.call_again(anchor.shard, |_, repeated| {
+            if repeated {
+                neorunbase_world::sometimes!("commit-asked-for-again");
             }
+            request.clone()
+        });
+        let error = match sent.await {
+            Ok(_) => return Ok(()),
+            Err(Unanswered {
+                error,
+                was_repeated: true,
+            }) => error,
+            Err(Unanswered {
+                error: error @ RouteError::OutcomeUnknown,
+                ..
+            }) => error,
+            Err(Unanswered { error, .. }) => return Err(error.into_statement_error()),
         };
         // If no request has arrived there will be no outcome while the node is told that the transaction is alive.
         drop(open);
@@ -766,11 +766,13 @@ impl Transaction {
             }
         };
         // Every write is marked and the timestamp is drawn: from here on nobody's write can come in between.
-        if !validates_early && let Err(error) = self.validate(reads, commit_timestamp).await {
-            self.finish_in_background(nodes, anchor, 0, true);
-            return Err(error);
-        }
-        if let Err(error) = self.check_row_locks(commit_timestamp).await {
+        let checks = async {
+            if !validates_early {
+                self.validate(reads, commit_timestamp).await?;
+            }
+            self.check_row_locks(commit_timestamp).await
+        };
+        if let Err(error) = checks.await {
             self.finish_in_background(nodes, anchor, 0, true);
             return Err(error);
         }

@@ -60,6 +60,11 @@ impl KeptDecision {
             since: node.world.clock.monotonic(),
         }
     }
+
+    /// Whether no participant has to be told of it: an abort is presumed by them anyway.
+    fn is_told(&self) -> bool {
+        self.commit_timestamp == 0 || self.participants.is_empty()
+    }
 }
 
 fn reply(outcome: Outcome) -> DecisionReply {
@@ -403,9 +408,9 @@ impl DataNode {
         let now = self.world.clock.monotonic();
         let mut due = Vec::new();
         for (transaction, decision) in self.decisions.lock().iter_mut() {
-            let limit = match (decision.commit_timestamp, decision.participants.as_slice()) {
-                (0, _) => ABORT_KEPT_FOR,
-                (_, []) => COMMIT_KEPT_FOR,
+            let limit = match decision.commit_timestamp {
+                0 => ABORT_KEPT_FOR,
+                _ if decision.is_told() => COMMIT_KEPT_FOR,
                 _ => close_after,
             };
             if now.since(decision.since) > limit {
@@ -414,7 +419,7 @@ impl DataNode {
             }
         }
         for (transaction, decision) in due {
-            if decision.commit_timestamp == 0 || decision.participants.is_empty() {
+            if decision.is_told() {
                 self.forget_later(transaction);
             } else if self.tell_participants(transaction, &decision).await {
                 neorunbase_world::sometimes!("decision-told-by-its-anchor");

@@ -6,7 +6,8 @@ use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::*;
-use crate::definitions::{Change, Level, Statement, Transaction};
+use crate::definitions::{Change, Statement, Transaction};
+use crate::level::Level;
 
 fn event(action: Action, begins: u64, ends: u64) -> Event {
     Record {

@@ -11,20 +11,15 @@ pub mod table_access;
 pub mod targets;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use neorunbase_protocol::message::{
     RequestBody, ResponseBody, ShardId, ShardRef, StatementContext, WrittenReply,
 };
 use neorunbase_types::{Datum, Result, SqlError};
 
-use super::router::{RouteError, Router};
+use super::router::{RouteError, Router, Unanswered};
 use super::session_core::SessionCore;
 use super::transaction::Transaction;
-
-/// A statement whose answer was lost is sent again for so long.
-const REPEAT_LIMIT: Duration = Duration::from_secs(10);
-const REPEAT_PAUSE: Duration = Duration::from_millis(50);
 
 /// One execution of a statement.
 pub struct Execution<'a> {
@@ -63,25 +58,27 @@ impl Transaction {
         &self,
         router: &Router,
         shard: ShardId,
-        mut context: StatementContext,
+        context: StatementContext,
         build: impl Fn(ShardRef, StatementContext) -> RequestBody,
     ) -> Result<WrittenReply> {
-        let clock = router.clock();
-        let deadline = clock.monotonic().after(REPEAT_LIMIT);
-        loop {
-            let outcome = router.call(shard, |reference| build(reference, context)).await;
-            match outcome {
-                Ok(ResponseBody::Written(reply)) => return Ok(reply),
-                Ok(_) => return Err(unexpected_answer()),
-                Err(RouteError::OutcomeUnknown) if context.autocommit && clock.monotonic() < deadline => {
-                    context.repeated = true;
-                    clock.sleep(REPEAT_PAUSE).await;
-                }
-                Err(error) if context.repeated => {
-                    return Err(self.outcome_of_lost_statement(shard, error).await);
-                }
-                Err(error) => return Err(error.into_statement_error()),
-            }
+        let sent = if context.autocommit {
+            let build = |reference, repeated| build(reference, StatementContext { repeated, ..context });
+            router.call_again(shard, build).await
+        } else {
+            let sent = router.call(shard, |reference| build(reference, context)).await;
+            sent.map_err(|error| Unanswered {
+                error,
+                was_repeated: false,
+            })
+        };
+        match sent {
+            Ok(ResponseBody::Written(reply)) => Ok(reply),
+            Ok(_) => Err(unexpected_answer()),
+            Err(Unanswered {
+                error,
+                was_repeated: true,
+            }) => Err(self.outcome_of_lost_statement(shard, error).await),
+            Err(Unanswered { error, .. }) => Err(error.into_statement_error()),
         }
     }
 }
