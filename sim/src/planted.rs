@@ -62,6 +62,7 @@ pub const BUGS: &[PlantedBug] = &[
     bug("duplicate-request-applied", "a statement that is sent again is carried out again", "akin: TiDB 2.1.7 (Jepsen 2019), jetcd 0.8.2 (a client that retried what is not idempotent)"),
     bug("gc-below-snapshot", "rows are read at a snapshot whose versions were collected", "—"),
     bug("lock-only-parts-end-at-prepare", "a node where a transaction has only locked rows lets go of them before the commit timestamp is drawn", "this one, until it was read again"),
+    bug("staging-taken-for-preparing", "a snapshot does not wait for a staged commit that is being written, though its timestamp was drawn before", "this one, until a simulation met it"),
     bug("history-kept-too-short", "rows that can still be read AS OF are collected", "—"),
 ];
 
@@ -89,6 +90,9 @@ pub const ELUSIVE_BUGS: &[PlantedBug] = &[
     bug("lower-terms-not-replayed", "a restarted node skips entries of a lower term than the one that they have replaced", "this one, until a simulation met it"),
     bug("storage-dropped-somewhere", "a dropped table's rows are forgotten though some shard still has them", "this one, until a simulation met it"),
     bug("row-locks-not-checked", "a transaction commits though rows that it has only locked got another primary, which does not know of the locks", "this one, until it was read again"),
+    bug("staged-commit-presumed-aborted", "a staged commit whose node has died is rolled back though it is prepared in all of its shards", "the class of parallel commits: a status recovery that does not ask"),
+    bug("staged-commit-ignores-voided", "a staged commit counts as committed though one of its shards got another primary before it had the record", "the class of parallel commits: an implicit commit of less than all writes"),
+    bug("staged-part-under-way-taken-for-absent", "a staged commit is rolled back because a shard is still writing its record", "the class of parallel commits: a status recovery that does not keep out late writes"),
     bug("own-refusal-above-the-log", "a node that was deposed while it committed a statement says that it was aborted, though its successor committed it", "this one, until it was read again"),
     bug("takeover-not-awaited-again", "a leader whose takeover was broken off does not wait for the lease of the one before when it takes over again", "this one, until it was read again"),
     bug("change-broken-off", "a change of the catalog ends halfway when whoever asked for it goes away, and another one becomes the same version", "this one, until a simulation met it"),

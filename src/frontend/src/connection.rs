@@ -1,10 +1,11 @@
 //! One connection, from its first packet to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::Stream;
 use neorunbase_world::clock::timeout;
+use neorunbase_world::{Clock, Stream};
 
 use crate::authentication::authenticate;
 use crate::cancel::Backend;
@@ -60,6 +61,8 @@ pub(crate) async fn run(server: Arc<Server>, stream: Box<dyn Stream>, backend: B
                     session,
                     extended: ExtendedQuery::default(),
                     skipping_until_sync: false,
+                    clock: server.clock.clone(),
+                    awaits_query: true,
                 };
                 let ending = connection.converse().await;
                 connection.session.close().await;
@@ -195,13 +198,16 @@ pub(crate) struct Connection {
     pub(crate) extended: ExtendedQuery,
     /// After an error in the extended protocol, all until Sync is dropped.
     skipping_until_sync: bool,
+    clock: Arc<dyn Clock>,
+    /// The client has been told that it may send a query, and has sent nothing since.
+    awaits_query: bool,
 }
 
 impl Connection {
     /// Answers messages until there is a reason to end.
     async fn converse(&mut self) -> Ending {
         loop {
-            let answered = match self.wire.next_frame().await {
+            let answered = match self.next_frame().await {
                 Ok(frame) if self.skipping_until_sync && !matches!(frame.tag, b'S' | b'X') => Ok(()),
                 Ok(frame) => self.answer(frame).await,
                 Err(ending) => Err(ending),
@@ -214,6 +220,30 @@ impl Connection {
                 return ending;
             }
         }
+    }
+
+    /// The next message, if it comes before the client has left its transaction idle for too long.
+    async fn next_frame(&mut self) -> Result<Frame, Ending> {
+        let limit = self.idle_limit();
+        let next = self.wire.next_frame();
+        let received = match limit {
+            None => next.await,
+            Some(limit) => timeout(&*self.clock, limit, next).await.unwrap_or_else(|_| {
+                Err(Ending::Fatal(SqlError::new(
+                    SqlState::IDLE_IN_TRANSACTION_SESSION_TIMEOUT,
+                    "terminating connection due to idle-in-transaction timeout",
+                )))
+            }),
+        };
+        self.awaits_query = false;
+        received
+    }
+
+    fn idle_limit(&self) -> Option<Duration> {
+        let is_idle = self.awaits_query && self.session.transaction_status() != TransactionStatus::Idle;
+        is_idle
+            .then(|| self.session.idle_in_transaction_limit())
+            .flatten()
     }
 
     async fn answer(&mut self, frame: Frame) -> Result<(), Ending> {
@@ -304,5 +334,6 @@ impl Connection {
             self.extended.forget_portals();
         }
         output::ready_for_query(&mut self.wire.output, status);
+        self.awaits_query = true;
     }
 }

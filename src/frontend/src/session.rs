@@ -4,6 +4,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -177,6 +178,9 @@ pub trait Session: Send {
 
     /// For ReadyForQuery.
     fn transaction_status(&self) -> TransactionStatus;
+
+    /// How long the client may leave a transaction idle before its connection is ended; `None`: as long as it likes.
+    fn idle_in_transaction_limit(&self) -> Option<Duration>;
 
     /// The client is gone: rolls back and frees everything.
     async fn close(&mut self);

@@ -31,7 +31,7 @@ pub struct Request {
     /// What is asked.
     #[prost(
         oneof = "RequestBody",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 24, 27, 30, 31, 32, 33, 34, 35, 36, 37"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 17, 18, 19, 20, 24, 27, 30, 31, 32, 33, 34, 35, 36, 37"
     )]
     pub body: Option<RequestBody>,
 }
@@ -93,6 +93,9 @@ pub enum RequestBody {
     /// A piece of a copy of a shard.
     #[prost(message, tag = "19")]
     CopyPiece(CopyPiece),
+    /// Is a staged commit prepared in a shard?
+    #[prost(message, tag = "20")]
+    QueryPrepared(QueryPrepared),
     /// Whether what a serializable transaction has read is still so when it commits.
     #[prost(message, tag = "24")]
     Validate(Validate),
@@ -434,6 +437,10 @@ pub struct CommitLocal {
     /// A serializable transaction's reads, all on this node: without them being valid it does not commit.
     #[prost(message, optional, tag = "4")]
     pub reads: Option<ReadSetMessage>,
+    /// Shards of it have copies elsewhere, so that no frame of this node's log commits all of them: its commit is staged, with
+    /// this shard as the anchor. None: each shard is here only, or there is but one.
+    #[prost(fixed64, optional, tag = "5")]
+    pub anchor: Option<ShardId>,
 }
 
 /// What a transaction has read at its snapshot.
@@ -550,6 +557,17 @@ pub struct QueryDecision {
     pub one_round: bool,
 }
 
+/// Is a staged commit prepared in this shard? Asked by its anchor, while that is undecided.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct QueryPrepared {
+    /// The transaction.
+    #[prost(fixed64, tag = "1")]
+    pub transaction: TransactionId,
+    /// The shard.
+    #[prost(message, required, tag = "2")]
+    pub shard: ShardRef,
+}
+
 /// The Coordinator of these transactions is alive.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Heartbeat {
@@ -624,7 +642,7 @@ pub struct TimestampsRequest {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Response {
     /// What is answered.
-    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 20, 21, 27")]
+    #[prost(oneof = "ResponseBody", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 21, 27")]
     pub body: Option<ResponseBody>,
 }
 
@@ -670,6 +688,9 @@ pub enum ResponseBody {
     /// What became of a piece of a copy.
     #[prost(message, tag = "9")]
     Copied(CopyReply),
+    /// What a shard has of a staged commit.
+    #[prost(message, tag = "10")]
+    Prepared(PreparedReply),
     /// The leader's catalog.
     #[prost(message, tag = "20")]
     Catalog(CatalogReply),
@@ -814,6 +835,26 @@ pub enum Decision {
     Aborted = 2,
     /// The anchor has no trace of it: it was never prepared here, or was finished and forgotten.
     Unknown = 3,
+}
+
+/// What a shard has of a staged commit.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct PreparedReply {
+    /// What it has.
+    #[prost(enumeration = "Preparation", tag = "1")]
+    pub preparation: i32,
+}
+
+/// States of a staged commit in one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub enum Preparation {
+    /// Its record is being written.
+    UnderWay = 0,
+    /// Its record is committed in the shard's log.
+    Prepared = 1,
+    /// Its record is not there, and unless the anchor has decided meanwhile it never was and never will be.
+    Absent = 2,
 }
 
 /// What a node holds and does.

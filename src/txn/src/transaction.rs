@@ -3,6 +3,7 @@
 //! ```text
 //! Active ──► Committing ──────────────────► Committed
 //!   │  └───► Preparing ──► Prepared ──► Deciding ──► Committed | Aborted
+//!   │  └───► Staging ─────┘ │ (a staged commit)
 //!   └──────► (closing) ──► Aborted
 //! ```
 //! A transaction that was ending when its shards got another primary is *lost* here: that primary knows its outcome.
@@ -34,6 +35,8 @@ pub enum Phase {
     Committing,
     /// Its prepare record is being written.
     Preparing,
+    /// Staged commit under way: its timestamp is being drawn or its prepare records written.
+    Staging,
     /// Durable and undecided.
     Prepared,
     /// The outcome is known and being written.
@@ -57,6 +60,9 @@ pub struct Participation {
     pub participants: Vec<ShardId>,
     /// Whether the anchor's part is in this very transaction here, so that it decides.
     pub decides: bool,
+    /// Whether it is a staged commit: it has its commit timestamp already, and is committed as soon as all participants
+    /// are prepared.
+    pub is_staged: bool,
 }
 
 struct State {
@@ -149,6 +155,17 @@ impl<Table> Transaction<Table> {
     /// Whether a statement runs now.
     pub fn is_running(&self) -> bool {
         !self.state.lock().running_sequences.is_empty()
+    }
+
+    /// Its commit is staged: it writes in `participants`, and commits at `commit_timestamp` or not at all.
+    pub fn stage(&self, participants: Vec<ShardId>, commit_timestamp: Timestamp) {
+        let mut state = self.state.lock();
+        let participation = Arc::make_mut(&mut state.participation);
+        participation.participants = participants;
+        participation.is_staged = true;
+        drop(state);
+        self.set_commit_timestamp(commit_timestamp);
+        self.wake();
     }
 
     /// Makes the drawn timestamp known: readers of older snapshots need not wait any more.
@@ -339,6 +356,11 @@ impl<Table> Transaction<Table> {
         self.leave_active(Phase::Preparing, Some(participation)).await
     }
 
+    /// Active → Staging. `false`: it has left Active already.
+    pub async fn begin_staging(&self, participation: Participation) -> bool {
+        self.leave_active(Phase::Staging, Some(participation)).await
+    }
+
     /// Active → Deciding, to be rolled back. `false`: it has left Active already.
     pub async fn begin_abort(&self) -> bool {
         self.leave_active(Phase::Deciding, None).await
@@ -364,12 +386,11 @@ impl<Table> Transaction<Table> {
         self.changed.notify_waiters();
     }
 
-    /// Preparing → Prepared, once the record is durable.
+    /// Preparing or Staging → Prepared, once the records are durable.
     pub fn prepared(&self) {
         let mut state = self.state.lock();
-        debug_assert_eq!(
-            state.phase,
-            Phase::Preparing,
+        debug_assert!(
+            is_being_prepared(&state),
             "only a preparing transaction becomes prepared"
         );
         state.phase = Phase::Prepared;
@@ -409,7 +430,7 @@ impl<Table> Transaction<Table> {
 
     /// Waits until a prepare that is being written is durable (or the transaction has ended).
     pub async fn prepare_written(&self) -> Phase {
-        self.wait_until(|state| state.phase != Phase::Preparing).await;
+        self.wait_until(|state| !is_being_prepared(state)).await;
         self.phase()
     }
 
@@ -437,6 +458,10 @@ impl<Table> Transaction<Table> {
             changed.await;
         }
     }
+}
+
+fn is_being_prepared(state: &State) -> bool {
+    matches!(state.phase, Phase::Preparing | Phase::Staging)
 }
 
 fn is_ended(state: &State) -> bool {

@@ -39,6 +39,8 @@ impl SqlState {
     pub const NO_ACTIVE_SQL_TRANSACTION: Self = Self("25P01");
     pub const INVALID_SAVEPOINT: Self = Self("3B001");
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self("25P02");
+    /// `25P03`
+    pub const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: Self = Self("25P03");
     pub const INVALID_SQL_STATEMENT_NAME: Self = Self("26000");
     pub const INVALID_AUTHORIZATION: Self = Self("28000");
     pub const INVALID_PASSWORD: Self = Self("28P01");

@@ -113,6 +113,17 @@ async fn administrators_terminate_connections() {
     assert_eq!(busy.until_ready().await, [fatal, "end"]);
 }
 
+#[tokio::test]
+async fn a_transaction_left_idle_for_too_long_ends_its_connection() {
+    let server = TestServer::new(ConnectionLimits::default());
+    let mut outside = server.login().await;
+    let mut inside = server.login().await;
+    assert_eq!(inside.run("begin").await, ["BEGIN", "ReadyForQuery T"]);
+    let fatal = "Error S=FATAL V=FATAL C=25P03 M=terminating connection due to idle-in-transaction timeout";
+    assert_eq!(inside.until_ready().await, [fatal, "end"]);
+    assert_eq!(outside.run("begin").await, ["BEGIN", "ReadyForQuery T"]);
+}
+
 struct ChannelListener(Mutex<mpsc::UnboundedReceiver<DuplexStream>>);
 
 #[async_trait]

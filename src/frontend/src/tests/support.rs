@@ -56,6 +56,9 @@ impl Clock for TestClock {
     }
 }
 
+/// How long a transaction may be left idle.
+pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(600);
+
 struct TestSpawner;
 
 impl Spawner for TestSpawner {
@@ -294,6 +297,10 @@ impl Session for TestSession {
 
     fn transaction_status(&self) -> TransactionStatus {
         self.status
+    }
+
+    fn idle_in_transaction_limit(&self) -> Option<Duration> {
+        Some(IDLE_LIMIT)
     }
 
     async fn close(&mut self) {

@@ -1130,6 +1130,11 @@ impl Session for CoordinatorSession {
         }
     }
 
+    fn idle_in_transaction_limit(&self) -> Option<Duration> {
+        let limit_ms = self.settings.milliseconds("idle_in_transaction_session_timeout");
+        (limit_ms != 0).then(|| Duration::from_millis(limit_ms))
+    }
+
     async fn close(&mut self) {
         if let Block::Implicit(open) | Block::Explicit(open) | Block::Failed(Some(open)) =
             std::mem::replace(&mut self.block, Block::None)

@@ -21,8 +21,8 @@ use neorunbase_txn::ReadSet;
 use neorunbase_txn::outcomes::ABORT_BELIEVED_FOR;
 use neorunbase_txn::timestamp::{TimestampError, TimestampSource};
 use neorunbase_types::{Result, SqlError, SqlState};
-use neorunbase_world::World;
 use neorunbase_world::fault::{buggify, dawdle, planted};
+use neorunbase_world::{MonotonicTime, World};
 use parking_lot::Mutex;
 
 use super::as_of;
@@ -579,16 +579,20 @@ impl Transaction {
         let (reads, reading_nodes) = self.read_set().await?;
         // Taken out so that the end of this function, however reached, ends the heartbeats.
         let open = self.open.take();
-        // One frame of a node's log is atomic only on that node: other copies get it shard by shard.
-        let directory = self.services.router.directory();
-        let is_replicated = |shard: &ShardId| directory.is_replicated(*shard);
-        let is_atomic = self.participants.len() == 1 || !self.participants.keys().any(is_replicated);
         let reads_elsewhere = reading_nodes.iter().any(|node| !nodes.contains_key(node));
-        if nodes.len() == 1 && is_atomic && !reads_elsewhere {
+        if nodes.len() == 1 && !reads_elsewhere {
             self.commit_local(nodes, reads, open).await
         } else {
             self.commit_two_phase(nodes, &reads).await
         }
+    }
+
+    /// Whether one frame of a node's log does not commit all shards: it is atomic only on that node, other copies get it
+    /// shard by shard.
+    fn is_staged(&self) -> bool {
+        let directory = self.services.router.directory();
+        let is_replicated = |shard: &ShardId| directory.is_replicated(*shard);
+        self.participants.len() > 1 && self.participants.keys().any(is_replicated)
     }
 
     /// What was read, and the nodes where it was.
@@ -689,12 +693,15 @@ impl Transaction {
             return Ok(());
         };
         let anchor = shards[0];
+        let is_staged = self.is_staged();
         let request = RequestBody::CommitLocal(CommitLocal {
             transaction: self.id,
-            shards,
+            shards: shards.clone(),
             last_sequence: self.last_sequence_on(&node),
             reads: (!reads.shards.is_empty()).then_some(reads),
+            anchor: is_staged.then_some(anchor.shard),
         });
+        let asked = self.services.world.clock.monotonic();
         let router = self.services.router.within(&self.touched);
         let sent = router.call_again(anchor.shard, |_, repeated| {
             if repeated {
@@ -703,6 +710,14 @@ impl Transaction {
             request.clone()
         });
         let error = match sent.await {
+            // As if this process had died: the anchor keeps the decision for long enough.
+            Ok(_) if is_staged && buggify("second phase left out") => return Ok(()),
+            Ok(ResponseBody::Written(written)) if is_staged && written.commit_timestamp != 0 => {
+                // Nobody will ask for it.
+                let nodes = BTreeMap::from([(node, shards)]);
+                self.finish_in_background(nodes, anchor, written.commit_timestamp, false);
+                return Ok(());
+            }
             Ok(_) => return Ok(()),
             Err(Unanswered {
                 error,
@@ -716,7 +731,21 @@ impl Transaction {
         };
         // If no request has arrived there will be no outcome while the node is told that the transaction is alive.
         drop(open);
-        self.outcome_after(anchor, true, error).await
+        let outcome = self.outcome_after(anchor, !is_staged, error).await;
+        if is_staged {
+            outcome.map_err(|error| self.unless_forgotten(asked, error))
+        } else {
+            outcome
+        }
+    }
+
+    /// What to say of a commit that was asked for since `asked` and failed with `error`: its decision may be forgotten by now.
+    fn unless_forgotten(&self, asked: MonotonicTime, error: Box<SqlError>) -> Box<SqlError> {
+        if self.services.world.clock.monotonic().since(asked) > ABORT_BELIEVED_FOR {
+            outcome_unknown()
+        } else {
+            error
+        }
     }
 
     async fn commit_two_phase(
@@ -799,14 +828,7 @@ impl Transaction {
             // A node that has failed, or whose copy is damaged, says nothing of what it did when it was asked before.
             Err(error) => self.outcome_after(anchor, false, error).await,
         };
-        let may_be_forgotten = clock.monotonic().since(asked) > ABORT_BELIEVED_FOR;
-        let committed = committed.map_err(|error| {
-            if may_be_forgotten {
-                outcome_unknown()
-            } else {
-                error
-            }
-        });
+        let committed = committed.map_err(|error| self.unless_forgotten(asked, error));
         match &committed {
             // As if this process had died: participants ask the anchor.
             Ok(()) if buggify("second phase left out") => {}

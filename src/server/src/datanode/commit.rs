@@ -53,7 +53,7 @@ impl Part {
         }
     }
 
-    fn records(
+    pub(super) fn record(
         &self,
         tables: Vec<TableWritesRecord>,
         entry: impl FnOnce(Vec<TableWritesRecord>) -> LogEntry,
@@ -73,14 +73,14 @@ pub(super) fn wal_record(shard: &Shard, entry: LogEntry) -> WalRecord {
 }
 
 /// Rolls a transaction back if the request that is ending it goes away before the log has it.
-struct Unsettled {
+pub(super) struct Unsettled {
     node: Arc<DataNode>,
     participant: Arc<Participant>,
     armed: bool,
 }
 
 impl Unsettled {
-    fn new(node: &DataNode, participant: &Arc<Participant>) -> Result<Self, Failure> {
+    pub(super) fn new(node: &DataNode, participant: &Arc<Participant>) -> Result<Self, Failure> {
         Ok(Self {
             node: node.shared()?,
             participant: participant.clone(),
@@ -88,7 +88,7 @@ impl Unsettled {
         })
     }
 
-    fn disarm(mut self) -> (Arc<DataNode>, Arc<Participant>) {
+    pub(super) fn disarm(mut self) -> (Arc<DataNode>, Arc<Participant>) {
         self.armed = false;
         (self.node.clone(), self.participant.clone())
     }
@@ -266,27 +266,14 @@ impl DataNode {
         applied.is_ok()
     }
 
-    /// One-round commit of an active transaction. `reply` is what its statement answers (autocommit), or empty. In
-    /// `references` it may have read or locked. Of a serializable one that has written, `reads` must be valid.
-    pub(super) async fn commit(
+    /// Draws the commit timestamp of a transaction that has left `Active`, and makes sure that it may commit there: what it
+    /// has read, and locked, is the same.
+    pub(super) async fn draw_commit_timestamp(
         &self,
         participant: &Arc<Participant>,
-        reply: WrittenReply,
         references: &[ShardRef],
         reads: Option<&ReadSetMessage>,
-    ) -> Result<WrittenReply, Failure> {
-        if !participant.begin_commit().await {
-            return self.joined_commit(participant).await;
-        }
-        let unsettled = Unsettled::new(self, participant)?;
-        if participant.writes.lock().is_empty() {
-            for reference in references {
-                self.check_current(reference, participant.id())?;
-            }
-            let (node, participant) = unsettled.disarm();
-            node.settle(&participant, Outcome::Committed(0), kept(&reply));
-            return Ok(reply);
-        }
+    ) -> Result<Timestamp, Failure> {
         self.check_still_served(participant)?;
         // Marked first, timestamp second: whoever holds a snapshot already will not have to see this commit.
         self.mark_in_doubt(participant);
@@ -309,11 +296,36 @@ impl DataNode {
         for reference in references {
             self.check_current(reference, participant.id())?;
         }
+        Ok(commit_timestamp)
+    }
+
+    /// One-round commit of an active transaction. `reply` is what its statement answers (autocommit), or empty. In
+    /// `references` it may have read or locked. Of a serializable one that has written, `reads` must be valid.
+    pub(super) async fn commit(
+        &self,
+        participant: &Arc<Participant>,
+        reply: WrittenReply,
+        references: &[ShardRef],
+        reads: Option<&ReadSetMessage>,
+    ) -> Result<WrittenReply, Failure> {
+        if !participant.begin_commit().await {
+            return self.joined_commit(participant).await;
+        }
+        let unsettled = Unsettled::new(self, participant)?;
+        if participant.writes.lock().is_empty() {
+            for reference in references {
+                self.check_current(reference, participant.id())?;
+            }
+            let (node, participant) = unsettled.disarm();
+            node.settle(&participant, Outcome::Committed(0), kept(&reply));
+            return Ok(reply);
+        }
+        let commit_timestamp = self.draw_commit_timestamp(participant, references, reads).await?;
         let (parts, records): (Vec<_>, Vec<_>) = self
             .parts(participant)?
             .into_iter()
             .map(|(part, tables)| {
-                let record = part.records(tables, |tables| {
+                let record = part.record(tables, |tables| {
                     LogEntry::Commit(CommitRecord {
                         transaction: participant.id(),
                         commit_timestamp,
@@ -430,13 +442,14 @@ impl DataNode {
         if let Some(reads) = &request.reads {
             references.extend(reads.shards.iter().map(|reads| reads.shard));
         }
-        self.commit(
-            &participant,
-            WrittenReply::default(),
-            &references,
-            request.reads.as_ref(),
-        )
-        .await
+        let reads = request.reads.as_ref();
+        match request.anchor {
+            Some(anchor) => self.commit_staged(&participant, anchor, &references, reads).await,
+            None => {
+                self.commit(&participant, WrittenReply::default(), &references, reads)
+                    .await
+            }
+        }
     }
 
     /// Refuses to commit what is not all here: a shard that moved, or statements lost in a restart.
@@ -480,6 +493,7 @@ impl DataNode {
             anchor: request.anchor,
             participants: request.participants.clone(),
             decides: is_anchor,
+            is_staged: false,
         };
         if !participant.begin_prepare(participation).await {
             return match self.or_failed(participant.prepare_written()).await? {
@@ -507,12 +521,13 @@ impl DataNode {
         self.check_fences(&participant)?;
         let mut records = Vec::new();
         for (part, tables) in self.parts(&participant)? {
-            records.push(part.records(tables, |tables| {
+            records.push(part.record(tables, |tables| {
                 LogEntry::Prepare(PrepareRecord {
                     transaction: request.transaction,
                     anchor: request.anchor,
                     participants: request.participants.clone(),
                     tables,
+                    commit_timestamp: 0,
                 })
             }));
         }
@@ -522,6 +537,7 @@ impl DataNode {
                 anchor: request.anchor,
                 participants: request.participants.clone(),
                 tables: Vec::new(),
+                commit_timestamp: 0,
             };
             records.push(wal_record(
                 &*self.open_shard(request.anchor)?,
@@ -560,11 +576,13 @@ impl DataNode {
         };
         loop {
             match participant.phase() {
+                // Whether all of it is prepared decides, and nobody else.
+                Phase::Prepared if participant.participation().is_staged => return Err(unknown),
                 Phase::Prepared if participant.begin_decide() => {
                     return self.write_outcome(&participant, wanted).await;
                 }
                 Phase::Prepared => {}
-                Phase::Preparing => {
+                Phase::Preparing | Phase::Staging => {
                     self.or_failed(participant.prepare_written()).await?;
                 }
                 Phase::Active if wanted == Outcome::Aborted => {
@@ -592,6 +610,13 @@ impl DataNode {
             }
         }
         if request.forget_decision {
+            // What another primary has taken over meanwhile has not heard of the outcome.
+            for shard in request.shards.iter().filter(|_| request.commit_timestamp != 0) {
+                self.served_since(shard)?;
+                if self.holder(request.transaction, shard.shard).is_some() {
+                    return Err(Failure::OutcomeUnknown);
+                }
+            }
             self.forget_later(request.transaction);
         }
         Ok(())
@@ -605,11 +630,12 @@ impl DataNode {
     ) -> Result<(), Failure> {
         loop {
             match participant.phase() {
+                Phase::Prepared if decides_by_itself(participant) => return Err(Failure::OutcomeUnknown),
                 Phase::Prepared if participant.begin_decide() => {
                     return self.write_outcome(participant, outcome).await;
                 }
                 Phase::Prepared => {}
-                Phase::Preparing => {
+                Phase::Preparing | Phase::Staging => {
                     self.or_failed(participant.prepare_written()).await?;
                 }
                 Phase::Active if outcome == Outcome::Aborted => {
@@ -644,7 +670,13 @@ impl DataNode {
     }
 }
 
-fn lost(_: Lost) -> Failure {
+/// A staged commit, on its anchor: nobody tells it how it ends.
+fn decides_by_itself(participant: &Participant) -> bool {
+    let participation = participant.participation();
+    participation.is_staged && participation.decides
+}
+
+pub(super) fn lost(_: Lost) -> Failure {
     Failure::OutcomeUnknown
 }
 

@@ -25,7 +25,7 @@ use super::{DataNode, Participant};
 use prost::Message;
 
 /// How long one question to another node may take.
-const CALL_DEADLINE: Duration = Duration::from_secs(2);
+pub(super) const CALL_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a question waits for an outcome that is being written.
 const OUTCOME_PATIENCE: Duration = Duration::from_secs(2);
 /// A commit decision that its Coordinator has not closed for so long is told to the participants by the anchor.
@@ -67,7 +67,7 @@ impl KeptDecision {
     }
 }
 
-fn reply(outcome: Outcome) -> DecisionReply {
+pub(super) fn reply(outcome: Outcome) -> DecisionReply {
     match outcome {
         Outcome::Committed(commit_timestamp) => DecisionReply {
             decision: Decision::Committed.into(),
@@ -80,7 +80,7 @@ fn reply(outcome: Outcome) -> DecisionReply {
     }
 }
 
-fn undecided(decision: Decision) -> DecisionReply {
+pub(super) fn undecided(decision: Decision) -> DecisionReply {
     DecisionReply {
         decision: decision.into(),
         commit_timestamp: 0,
@@ -239,6 +239,9 @@ impl DataNode {
                 }
                 Ok(undecided(Decision::Pending))
             }
+            Phase::Prepared if participant.participation().is_staged => {
+                self.decide_staged(&participant).await
+            }
             Phase::Prepared
                 if abort_if_abandoned
                     && self.is_abandoned(&participant)
@@ -248,7 +251,9 @@ impl DataNode {
                 self.write_outcome(&participant, Outcome::Aborted).await?;
                 Ok(reply(Outcome::Aborted))
             }
-            Phase::Active | Phase::Preparing | Phase::Prepared => Ok(undecided(Decision::Pending)),
+            Phase::Active | Phase::Preparing | Phase::Staging | Phase::Prepared => {
+                Ok(undecided(Decision::Pending))
+            }
             Phase::Committing | Phase::Deciding | Phase::Ended(_) => {
                 let ended = self.or_failed(participant.ended());
                 match timeout(&*self.world.clock, OUTCOME_PATIENCE, ended).await {

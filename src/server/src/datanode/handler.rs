@@ -112,6 +112,7 @@ impl DataNode {
             RequestBody::Decide(request) => done(self.decide(request).await),
             RequestBody::Finish(request) => done(self.finish(request).await),
             RequestBody::QueryDecision(request) => decision(self.query_decision(request).await),
+            RequestBody::QueryPrepared(request) => self.query_prepared(request).map(ResponseBody::Prepared),
             RequestBody::Heartbeat(request) => {
                 self.heartbeat(&request);
                 Ok(ResponseBody::Done(DoneReply {}))

@@ -76,6 +76,9 @@ pub struct PrepareRecord {
     /// Its writes in this shard.
     #[prost(message, repeated, tag = "4")]
     pub tables: Vec<TableWritesRecord>,
+    /// Of a staged commit, when it commits; 0: that is for the anchor to say.
+    #[prost(fixed64, tag = "5")]
+    pub commit_timestamp: Timestamp,
 }
 
 /// See [`LogEntry::Outcome`].

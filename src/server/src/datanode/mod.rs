@@ -38,6 +38,7 @@ mod replication;
 mod scan;
 mod session;
 mod shard;
+mod staged_commit;
 mod start;
 mod table;
 #[cfg(test)]

@@ -524,7 +524,8 @@ fn must_wait(participant: &Participant, snapshot: Timestamp, reader: Transaction
     }
     match participant.phase() {
         Phase::Active | Phase::Preparing | Phase::Ended(_) | Phase::Lost => false,
-        Phase::Committing => snapshot != 0 && possibly_visible(participant, snapshot),
+        Phase::Staging if planted("staging-taken-for-preparing") => false,
+        Phase::Committing | Phase::Staging => snapshot != 0 && possibly_visible(participant, snapshot),
         Phase::Prepared | Phase::Deciding => snapshot == 0 || possibly_visible(participant, snapshot),
     }
 }

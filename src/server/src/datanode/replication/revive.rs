@@ -82,9 +82,11 @@ impl DataNode {
             anchor: prepare.anchor,
             participants: prepare.participants.clone(),
             decides: prepare.anchor == shard.id,
+            is_staged: prepare.commit_timestamp != 0,
         };
         let now = self.world.clock.monotonic();
         let participant = Arc::new(Participant::recovered(id, now, participation));
+        participant.set_commit_timestamp(prepare.commit_timestamp);
         let tables = tables_of(shard, &prepare.tables).ok_or(StartError::MalformedRecord {
             shard: shard.id,
             lsn: 0,

@@ -7,6 +7,7 @@ mod indexes;
 mod isolation;
 mod recovery;
 mod savepoints;
+mod staged_commit;
 mod two_phase;
 mod validation;
 
@@ -448,6 +449,7 @@ impl TestNode {
 
     async fn commit(&self, transaction: &TestTransaction) -> Result<Timestamp, ErrorReply> {
         let request = CommitLocal {
+            anchor: None,
             reads: None,
             transaction: transaction.id,
             shards: vec![self.reference()],

@@ -162,6 +162,7 @@ async fn one_round_commits_are_refused_as_a_whole() {
     node.add(&first, 2, 1).await.unwrap();
     node.add(&second, 1, 1).await.unwrap();
     let commit = |transaction: &TestTransaction, id| CommitLocal {
+        anchor: None,
         transaction: transaction.id,
         shards: vec![node.reference()],
         last_sequence: transaction.sequence.load(Ordering::SeqCst),
@@ -253,6 +254,7 @@ async fn one_round_commits_need_the_terms_in_which_they_have_only_read() {
             tables: Vec::new(),
         });
         RequestBody::CommitLocal(CommitLocal {
+            anchor: None,
             transaction: transaction.id,
             shards: vec![node.reference()],
             last_sequence: transaction.sequence.load(Ordering::SeqCst),
