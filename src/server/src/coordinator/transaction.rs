@@ -727,7 +727,11 @@ impl Transaction {
                 error: error @ RouteError::OutcomeUnknown,
                 ..
             }) => error,
-            Err(Unanswered { error, .. }) => return Err(error.into_statement_error()),
+            Err(Unanswered { error, .. }) => {
+                // Whatever is still there is not to be kept locked until it is missed.
+                self.roll_back_in_background(BTreeMap::from([(node, shards)]));
+                return Err(error.into_statement_error());
+            }
         };
         // If no request has arrived there will be no outcome while the node is told that the transaction is alive.
         drop(open);
@@ -983,6 +987,10 @@ impl Transaction {
         let nodes = self.shards_by_node();
         self.participants.clear();
         self.open = None;
+        self.roll_back_in_background(nodes);
+    }
+
+    fn roll_back_in_background(&self, nodes: BTreeMap<String, Vec<ShardRef>>) {
         let (services, transaction) = (self.services.clone(), self.id);
         let task = async move {
             let finishes = nodes.values().map(|shards| {

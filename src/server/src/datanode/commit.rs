@@ -600,19 +600,19 @@ impl DataNode {
 
     /// See [`Finish`].
     pub(super) async fn finish(&self, request: Finish) -> Result<(), Failure> {
-        for shard in &request.shards {
-            self.served_since(shard)?;
-        }
         let outcome = outcome_at(request.commit_timestamp);
-        for shard in &request.shards {
+        let is_served = |shard: &&ShardRef| self.served_since(shard).is_ok();
+        for shard in request.shards.iter().filter(is_served) {
             if let Some(participant) = self.holder(request.transaction, shard.shard) {
                 self.finish_participant(&participant, outcome).await?;
             }
         }
+        for shard in &request.shards {
+            self.served_since(shard)?;
+        }
         if request.forget_decision {
             // What another primary has taken over meanwhile has not heard of the outcome.
             for shard in request.shards.iter().filter(|_| request.commit_timestamp != 0) {
-                self.served_since(shard)?;
                 if self.holder(request.transaction, shard.shard).is_some() {
                     return Err(Failure::OutcomeUnknown);
                 }

@@ -1,6 +1,7 @@
 //! Queries that find the rows of an UPDATE or DELETE with joins, subqueries or new keys.
 
-use datafusion::logical_expr::{Expr, LogicalPlanBuilder};
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::logical_expr::{Expr, LogicalPlan, LogicalPlanBuilder};
 use neorunbase_catalog::Table;
 use neorunbase_expression::Expression;
 use neorunbase_types::{Result, SqlType};
@@ -8,6 +9,7 @@ use sqlparser::ast;
 
 use super::execute::QueryPlan;
 use super::from::{FromItem, Locks, cross_join};
+use super::provider::sharded_table;
 use super::relation::{Relation, RelationColumn, build, output_name};
 use crate::access::RowLocking;
 use crate::bind::{Binder, Scope, ScopeRelation};
@@ -162,11 +164,28 @@ impl Binder<'_> {
     pub(crate) fn bind_full_query(&mut self, query: &ast::Query) -> Result<crate::bind::Bound> {
         let relation = self.bind_query(query, None)?;
         let columns = relation.result_columns();
+        let locks_rows = locks_rows(&relation.plan);
         let plan = QueryPlan::new(&relation)?;
         Ok(crate::bind::Bound {
             plan: crate::plan::Plan::Query(std::sync::Arc::new(plan)),
             columns: Some(columns),
-            read_only: query.locks.is_empty(),
+            read_only: !locks_rows,
         })
     }
+}
+
+/// Whether a query locks rows somewhere, be it in a subquery.
+fn locks_rows(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            found |= sharded_table(scan).is_some_and(|table| table.locking.is_some());
+        }
+        Ok(if found {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    });
+    found || walked.is_err()
 }

@@ -121,6 +121,29 @@ fn the_hot_path_needs_no_planner() {
 }
 
 #[test]
+fn a_query_that_locks_rows_anywhere_is_no_reading() {
+    let database = accounts();
+    for (sql, read_only) in [
+        ("select aid from accounts order by aid", true),
+        ("select aid from accounts order by aid for update", false),
+        ("select * from (select aid from accounts for share) as a", false),
+        (
+            "select bid from accounts where aid in (select aid from accounts where bid = 1 for update)",
+            false,
+        ),
+        (
+            "with a as (select aid from accounts for update) select count(*) from a",
+            false,
+        ),
+    ] {
+        let statement = database
+            .analyze(sql, &[])
+            .unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(statement.read_only, read_only, "{sql}");
+    }
+}
+
+#[test]
 fn parameters_take_the_types_of_their_surroundings() {
     let database = accounts();
     let types = |sql: &str| {
