@@ -62,6 +62,7 @@ pub const BUGS: &[PlantedBug] = &[
     bug("duplicate-request-applied", "a statement that is sent again is carried out again", "akin: TiDB 2.1.7 (Jepsen 2019), jetcd 0.8.2 (a client that retried what is not idempotent)"),
     bug("gc-below-snapshot", "rows are read at a snapshot whose versions were collected", "—"),
     bug("lock-only-parts-end-at-prepare", "a node where a transaction has only locked rows lets go of them before the commit timestamp is drawn", "this one, until it was read again"),
+    bug("replaced-disk-trusted", "a node that comes back with an empty disk is counted on for what it had before", "akin: Kafka before KIP-966, the last replica in sync came back without some of its data"),
     bug("history-kept-too-short", "rows that can still be read AS OF are collected", "—"),
 ];
 
