@@ -74,9 +74,10 @@ impl FaultPlan {
             faults.push(ScheduledFault { at_ms, fault });
             at_ms += random.random_range(100..=2 * mean_gap_ms);
         }
-        if let Some(death) = draw_long_death(seed, topology, length_ms) {
-            let place = faults.partition_point(|fault| fault.at_ms <= death.at_ms);
-            faults.insert(place, death);
+        let apart = [draw_long_death, draw_replaced_disk, draw_hung_disk];
+        for fault in apart.iter().filter_map(|draw| draw(seed, topology, length_ms)) {
+            let place = faults.partition_point(|before| before.at_ms <= fault.at_ms);
+            faults.insert(place, fault);
         }
         Self {
             faults,
@@ -101,6 +102,36 @@ fn draw_long_death(seed: u64, topology: &Topology, length_ms: u64) -> Option<Sch
     // Where there is time for that, it comes back before everything heals.
     let latest_ms = length_ms.saturating_sub(fault.lasts_ms()).max(1_000);
     let at_ms = random.random_range(500..=latest_ms);
+    (at_ms < length_ms).then_some(ScheduledFault { at_ms, fault })
+}
+
+/// One seed in four whose shards have several copies replaces a disk, so quickly that nobody has missed the node yet.
+fn draw_replaced_disk(seed: u64, topology: &Topology, length_ms: u64) -> Option<ScheduledFault> {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x7265_706c_6469_736b);
+    if !topology.is_replicated || !random.random_bool(0.25) {
+        return None;
+    }
+    let fault = Fault::ReplacedDisk {
+        // The one whose bits rot: the others' copies stay good.
+        node: topology.data_nodes.first().cloned()?,
+        down_ms: *[2, 100, 1_000, 4_000].choose(&mut random)?,
+    };
+    let at_ms = random.random_range(500..=length_ms.max(1_000));
+    (at_ms < length_ms).then_some(ScheduledFault { at_ms, fault })
+}
+
+/// One seed in six has a disk that hangs for longer than its node puts up with.
+fn draw_hung_disk(seed: u64, topology: &Topology, length_ms: u64) -> Option<ScheduledFault> {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x6875_6e67_6469_736b);
+    if !random.random_bool(1.0 / 6.0) {
+        return None;
+    }
+    let fault = Fault::HungDisk {
+        node: topology.data_nodes.choose(&mut random).cloned()?,
+        hangs_ms: random.random_range(5_000..=15_000),
+        for_ms: random.random_range(100..=3_000),
+    };
+    let at_ms = random.random_range(500..=length_ms.max(1_000));
     (at_ms < length_ms).then_some(ScheduledFault { at_ms, fault })
 }
 
@@ -456,15 +487,17 @@ mod tests {
                     | Fault::FullDisk { node, .. }
                     | Fault::SyncError { node }
                     | Fault::CrashInSync { node, .. } => assert!(topology().data_nodes.contains(node)),
-                    Fault::BitRot { node, .. } => assert_eq!(node, "data-1", "the others stay good"),
+                    Fault::BitRot { node, .. } | Fault::ReplacedDisk { node, .. } => {
+                        assert_eq!(node, "data-1", "the others stay good");
+                    }
                     Fault::RollingRestart { nodes, .. } => assert_eq!(nodes.len(), 5),
                     Fault::LongDeath { down_ms, .. } => assert!(*down_ms > topology().given_up_after_ms),
                     _ => {}
                 }
             }
         }
-        // Long deaths, with and without a new disk, are drawn apart.
-        assert_eq!(kinds.len(), KINDS.len() + 2, "{kinds:?}");
+        // Long deaths, with and without a new disk, and disks that are replaced or hang are drawn apart.
+        assert_eq!(kinds.len(), KINDS.len() + 4, "{kinds:?}");
         assert!((5..60).contains(&quiet), "{quiet} seeds without a fault");
     }
 }

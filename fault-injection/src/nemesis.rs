@@ -63,6 +63,8 @@ pub trait Victim: Send + Sync {
     fn rolling_restart(&self, nodes: &[NodeName], is_graceful: bool, down: Duration);
     /// Takes a machine down, flips a bit of its log where that can be survived, and brings it up again later.
     fn rot(&self, node: &str, down: Duration);
+    /// Takes a machine down, and brings it up again later with an empty disk.
+    fn replace_disk(&self, node: &str, down: Duration);
     /// Writes down what was done.
     fn note(&self, what: &str);
 }
@@ -211,6 +213,10 @@ impl<'a> Nemesis<'a> {
                 victim.slow_disk(node, Duration::from_millis(*delay_ms));
                 self.relieve_at(until_ms, Relief::FastDisk(node.clone()));
             }
+            Fault::HungDisk { node, hangs_ms, .. } => {
+                victim.slow_disk(node, Duration::from_millis(*hangs_ms));
+                self.relieve_at(until_ms, Relief::FastDisk(node.clone()));
+            }
             Fault::FullDisk { node, .. } => {
                 victim.fill_disk(node, true);
                 self.relieve_at(until_ms, Relief::RoomOnDisk(node.clone()));
@@ -283,6 +289,9 @@ impl<'a> Nemesis<'a> {
                 down_ms,
             } => victim.rolling_restart(nodes, *is_graceful, Duration::from_millis(*down_ms)),
             Fault::BitRot { node, down_ms } => victim.rot(node, Duration::from_millis(*down_ms)),
+            Fault::ReplacedDisk { node, down_ms } => {
+                victim.replace_disk(node, Duration::from_millis(*down_ms));
+            }
             Fault::LossyLink {
                 one, other, one_in, ..
             } => {

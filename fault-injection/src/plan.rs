@@ -224,6 +224,23 @@ pub enum Fault {
         /// How long it stays down, in milliseconds.
         down_ms: u64,
     },
+    /// A machine goes down and comes back with an empty disk, before anybody has given its copies up. (Where it had the only
+    /// one, it has to refuse that disk, and gets the one before back.)
+    ReplacedDisk {
+        /// Which.
+        node: NodeName,
+        /// How long it stays down, in milliseconds.
+        down_ms: u64,
+    },
+    /// A node's disk does not answer: every sync that begins takes this long.
+    HungDisk {
+        /// Which.
+        node: NodeName,
+        /// How long each sync takes, in milliseconds.
+        hangs_ms: u64,
+        /// For how long, in milliseconds.
+        for_ms: u64,
+    },
     /// Packets between two nodes get lost now and then: what was sent is late, and so is all that follows it.
     LossyLink {
         /// One end.
@@ -288,6 +305,8 @@ impl Fault {
             Self::Swizzle { .. } => "swizzle",
             Self::RollingRestart { .. } => "rolling restart",
             Self::BitRot { .. } => "bit rot",
+            Self::ReplacedDisk { .. } => "replaced disk",
+            Self::HungDisk { .. } => "hung disk",
             Self::LossyLink { .. } => "lossy link",
             Self::Reset { .. } => "reset connections",
         }
@@ -304,6 +323,7 @@ impl Fault {
             | Self::Split { for_ms, .. }
             | Self::SlowLink { for_ms, .. }
             | Self::SlowDisk { for_ms, .. }
+            | Self::HungDisk { for_ms, .. }
             | Self::FullDisk { for_ms, .. }
             | Self::Drain { for_ms, .. }
             | Self::Pause { for_ms, .. }
@@ -323,6 +343,7 @@ impl Fault {
             | Self::ExpireSession { .. }
             | Self::RollingRestart { .. }
             | Self::BitRot { .. }
+            | Self::ReplacedDisk { .. }
             | Self::Reset { .. } => 0,
         }
     }

@@ -17,7 +17,8 @@ use neorunbase_server::cluster::ShardMap;
 use neorunbase_server::cluster::drain::{undrain, wish_drain};
 use neorunbase_server::cluster::failure_domain::Topology;
 use neorunbase_server::cluster::shard_map::read_shard_map;
-use neorunbase_storage::memory_engine::MemoryEngineFactory;
+use neorunbase_server::{daemon, datanode};
+use neorunbase_storage::memory_engine::{EnginesElsewhere, MemoryEngineFactory};
 use neorunbase_workloads::ClientWorld;
 use neorunbase_world::{World, fault};
 use parking_lot::Mutex;
@@ -28,7 +29,7 @@ use crate::replicas::{self, Differences};
 use crate::roles::{self, COORDINATION_PORT, Role};
 use crate::trace::{Trace, trace};
 use crate::world::clock::SimClock;
-use crate::world::disk::SimDisk;
+use crate::world::disk::{OtherDisk, SimDisk};
 use crate::world::entropy::SimEntropy;
 use crate::world::network::Fabric;
 use crate::world::now_nanos;
@@ -52,6 +53,8 @@ struct Machine {
     stopper: Mutex<Option<oneshot::Sender<oneshot::Sender<()>>>>,
     up: Mutex<bool>,
     failed_syncs_seen: Mutex<u64>,
+    /// What the machine had before its disk was replaced.
+    disk_before: Mutex<Option<(OtherDisk, EnginesElsewhere)>>,
 }
 
 /// A node that nothing brings up before it is revived.
@@ -59,6 +62,16 @@ struct Death {
     at_nanos: u64,
     /// Of the process that died.
     session: Option<SessionId>,
+}
+
+fn is_other_disk(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<daemon::StartError>();
+    matches!(
+        cause,
+        Some(daemon::StartError::DataNode(
+            datanode::StartError::OtherDisk { .. }
+        ))
+    )
 }
 
 /// The cluster. Machines live as long as it does, their processes come and go.
@@ -128,6 +141,7 @@ impl Cluster {
                         stopper: Mutex::new(None),
                         up: Mutex::new(true),
                         failed_syncs_seen: Mutex::new(0),
+                        disk_before: Mutex::new(None),
                     };
                     (name.clone(), machine)
                 })
@@ -187,10 +201,23 @@ impl Cluster {
             Err(error) => {
                 trace!(cluster.trace, "node {name} exits: {error:#}");
                 tracing::warn!(name, "exits: {error:#}");
+                if is_other_disk(&error) {
+                    cluster.put_disk_back(&name);
+                }
                 // The supervisor ends when the simulation does.
                 let _ = cluster.exits.send((name, incarnation));
                 futures::future::pending::<()>().await;
             }
+        }
+    }
+
+    /// An operator does what a node asks for that refuses its new disk.
+    fn put_disk_back(&self, name: &str) {
+        let machine = &self.machines[name];
+        if let Some((disk, engines)) = machine.disk_before.lock().take() {
+            trace!(self.trace, "node {name} gets its disk back");
+            machine.disk.put_in(disk);
+            machine.engines.put_in(engines);
         }
     }
 

@@ -63,6 +63,7 @@ pub const BUGS: &[PlantedBug] = &[
     bug("gc-below-snapshot", "rows are read at a snapshot whose versions were collected", "—"),
     bug("lock-only-parts-end-at-prepare", "a node where a transaction has only locked rows lets go of them before the commit timestamp is drawn", "this one, until it was read again"),
     bug("staging-taken-for-preparing", "a snapshot does not wait for a staged commit that is being written, though its timestamp was drawn before", "this one, until a simulation met it"),
+    bug("replaced-disk-trusted", "a node that comes back with an empty disk is counted on for what it had before", "akin: Kafka before KIP-966, the last replica in sync came back without some of its data"),
     bug("history-kept-too-short", "rows that can still be read AS OF are collected", "—"),
 ];
 

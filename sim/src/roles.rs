@@ -168,6 +168,8 @@ pub async fn data_node(world: World, name: &str, configuration: &Configuration) 
             checkpoint_poll: Duration::from_millis(500),
             checkpoint_wal_bytes: knobs.checkpoint_wal_bytes,
             checkpoint_interval: Duration::from_millis(knobs.checkpoint_interval_ms),
+            // Slow disks take up to 300 ms for a sync, those that hang 5 s.
+            disk_patience: Duration::from_secs(3),
             wal_segment_bytes: knobs.wal_segment_bytes,
             wal_max_frame_bytes: 8 << 20,
             scan_batch_visits: knobs.scan_batch_visits,

@@ -103,6 +103,8 @@ pub struct DataNodeConfiguration {
     pub history_retention_seconds: u64,
     /// Bytes a second that are sent at most in copies of shards, all of them together.
     pub copy_bytes_per_second: u64,
+    /// The node fails when its log has waited for the disk for so long.
+    pub disk_patience_seconds: u64,
     /// Where it stands, by `zone` and `rack`.
     pub labels: BTreeMap<String, String>,
     /// How to reach ZooKeeper.
@@ -121,6 +123,7 @@ impl Default for DataNodeConfiguration {
             write_buffer_mebibytes: engines.total_write_buffer_bytes >> 20,
             history_retention_seconds: DataNodeConfig::new("").history_retention.as_secs(),
             copy_bytes_per_second: ReplicationConfig::default().copy_bytes_per_second,
+            disk_patience_seconds: DataNodeConfig::new("").disk_patience.as_secs(),
             labels: BTreeMap::new(),
             zookeeper: ZooKeeperConfiguration::default(),
         }

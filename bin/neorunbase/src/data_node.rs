@@ -43,6 +43,7 @@ pub async fn run(options: DataNodeOptions) -> anyhow::Result<()> {
         let mut node = DataNodeConfig::new(configuration.name.clone());
         node.history_retention = Duration::from_secs(configuration.history_retention_seconds);
         node.replication.copy_bytes_per_second = configuration.copy_bytes_per_second;
+        node.disk_patience = Duration::from_secs(configuration.disk_patience_seconds);
         let settings = DataNodeSettings {
             internal_address: configuration.internal_address.clone(),
             session_timeout,

@@ -23,12 +23,21 @@ pub fn report(error: &anyhow::Error) -> ExitCode {
 fn exit_code(error: &anyhow::Error) -> u8 {
     let refused = error.chain().any(|cause| {
         cause.is::<Refusal>()
+            || is_other_disk(cause)
             || matches!(
                 key_error(cause),
                 Some(KeyError::WrongMasterKey { .. } | KeyError::MasterKeyTooShort { .. })
             )
     });
     if refused { REFUSED } else { FAILED }
+}
+
+fn is_other_disk(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let cause = cause.downcast_ref::<StartError>();
+    matches!(
+        cause,
+        Some(StartError::DataNode(datanode::StartError::OtherDisk { .. }))
+    )
 }
 
 /// Transparent errors do not show what they hold as a cause.

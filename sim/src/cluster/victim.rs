@@ -8,12 +8,14 @@ use madsim::runtime::Handle;
 use neorunbase_coordination::{Lag, SessionId};
 use neorunbase_fault_injection::{CutSilence, DiskCrash, Victim};
 use neorunbase_replication::Configuration;
+use neorunbase_storage::memory_engine::EnginesElsewhere;
 use neorunbase_world::fault;
 use tokio::sync::oneshot;
 
 use super::{Cluster, Death, SHORTEST_DOWN_TIME};
 use crate::configuration::COORDINATION;
 use crate::trace::trace;
+use crate::world::disk::OtherDisk;
 use crate::world::now_nanos;
 
 /// A process that was asked to shut down is killed if it has not within this.
@@ -101,6 +103,22 @@ impl Cluster {
             machine.engines.wipe();
         }
         self.dead.lock().remove(node);
+        self.restart(node);
+    }
+
+    async fn replace_disk_while_down(&self, node: &str, down: Duration) {
+        let Some(machine) = self.machines.get(node) else {
+            return;
+        };
+        self.kill(node, DiskCrash::Kept, true);
+        let incarnation = machine.disk.incarnation();
+        madsim::time::sleep(down.max(SHORTEST_DOWN_TIME)).await;
+        if !*machine.up.lock() && machine.disk.incarnation() == incarnation {
+            trace!(self.trace, "node {node} gets an empty disk");
+            let disk = machine.disk.put_in(OtherDisk::empty());
+            let engines = machine.engines.put_in(EnginesElsewhere::default());
+            *machine.disk_before.lock() = Some((disk, engines));
+        }
         self.restart(node);
     }
 
@@ -349,6 +367,12 @@ impl Victim for Cluster {
         let Some(cluster) = self.own.upgrade() else { return };
         let node = node.to_owned();
         madsim::task::spawn(async move { cluster.rot_while_down(&node, down).await });
+    }
+
+    fn replace_disk(&self, node: &str, down: Duration) {
+        let Some(cluster) = self.own.upgrade() else { return };
+        let node = node.to_owned();
+        madsim::task::spawn(async move { cluster.replace_disk_while_down(&node, down).await });
     }
 
     fn note(&self, what: &str) {

@@ -98,6 +98,28 @@ struct State {
     incarnation: u64,
 }
 
+/// A disk that is in no machine now.
+pub struct OtherDisk {
+    files: BTreeMap<u64, Content>,
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    unsynced_names: Vec<NameChange>,
+    directories: BTreeSet<String>,
+}
+
+impl OtherDisk {
+    /// With nothing on it.
+    pub fn empty() -> Self {
+        Self {
+            files: BTreeMap::new(),
+            names: BTreeMap::new(),
+            durable_names: BTreeMap::new(),
+            unsynced_names: Vec::new(),
+            directories: BTreeSet::from([String::new()]),
+        }
+    }
+}
+
 /// A simulated disk. It outlives the processes of its node.
 #[derive(Clone)]
 pub struct SimDisk {
@@ -239,13 +261,19 @@ impl SimDisk {
 
     /// Another disk stands in its place, with nothing on it. The node is down.
     pub fn wipe(&self) {
+        self.put_in(OtherDisk::empty());
+    }
+
+    /// `disk` stands in its place from now on. Returns the one that did. No process uses either.
+    pub fn put_in(&self, disk: OtherDisk) -> OtherDisk {
         let mut state = self.state.lock();
-        let state = &mut *state;
-        state.files.clear();
-        state.names.clear();
-        state.durable_names.clear();
-        state.unsynced_names.clear();
-        state.directories = BTreeSet::from([String::new()]);
+        OtherDisk {
+            files: std::mem::replace(&mut state.files, disk.files),
+            names: std::mem::replace(&mut state.names, disk.names),
+            durable_names: std::mem::replace(&mut state.durable_names, disk.durable_names),
+            unsynced_names: std::mem::replace(&mut state.unsynced_names, disk.unsynced_names),
+            directories: std::mem::replace(&mut state.directories, disk.directories),
+        }
     }
 
     /// Flips a bit of what was synced to some file in `directory`, of those there but the last one by name: what was written

@@ -108,6 +108,13 @@ impl Configuration {
         Some(next)
     }
 
+    /// As it is, under another epoch: what others are about to make of this one comes to nothing.
+    pub fn renumbered(&self) -> Self {
+        let mut next = self.clone();
+        next.epoch += 1;
+        next
+    }
+
     /// With the replica `node`, which has caught up, in the set.
     pub fn with(&self, node: &str) -> Option<Self> {
         if self.is_in_sync(node) || !self.replicas.iter().any(|replica| replica == node) {

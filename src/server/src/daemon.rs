@@ -124,6 +124,7 @@ async fn ensure_paths(world: &World) -> Result<(), StartError> {
         paths::GROUPS,
         paths::SHARDS,
         paths::DRAINING,
+        paths::DISKS,
     ] {
         loop {
             match ensure_path(&*world.coordination, path).await {
@@ -508,6 +509,7 @@ pub async fn start_data_node(
     let name = settings.node.name.clone();
     let node = DataNode::open(world.clone(), settings.node, master_key, timestamps, peers).await?;
     directory.add_local(&name, node.clone());
+    node.claim_disk().await?;
     while let Err(error) = node.leave_sets_of_damaged().await {
         tracing::info!(%error, "waiting for the coordination service: copies here are damaged");
         world.clock.sleep(RETRY_PAUSE).await;

@@ -55,6 +55,10 @@ impl std::fmt::Debug for MemoryEngine {
     }
 }
 
+/// Engines on a disk that is in no machine now.
+#[derive(Default)]
+pub struct EnginesElsewhere(BTreeMap<String, StoredEngine>);
+
 /// One node's engines in memory. They outlive the engines that it opens, as files do.
 #[derive(Clone, Default)]
 pub struct MemoryEngineFactory {
@@ -88,8 +92,13 @@ impl MemoryEngineFactory {
 
     /// [`crash`](Self::crash) of all engines, and nothing is left of them: the node gets another disk.
     pub fn wipe(&self) {
+        self.put_in(EnginesElsewhere::default());
+    }
+
+    /// [`crash`](Self::crash) of all engines: the node has those of another disk from now on. Returns those that it had.
+    pub fn put_in(&self, engines: EnginesElsewhere) -> EnginesElsewhere {
         self.crash_all();
-        self.stored.lock().clear();
+        EnginesElsewhere(std::mem::replace(&mut *self.stored.lock(), engines.0))
     }
 
     /// [`crash`](Self::crash) of all engines: the node's power fails.

@@ -9,6 +9,7 @@ mod recovery;
 mod segment;
 mod writer;
 
+use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -181,6 +182,18 @@ struct SharedState {
     bytes: AtomicU64,
     /// Oldest first; the last is the one being written.
     segments: Mutex<Vec<SegmentInfo>>,
+    /// What the writer has asked of the disk, and what was answered: odd while it waits.
+    asked_and_answered: AtomicU64,
+}
+
+impl SharedState {
+    /// Something that the writer asks of the disk.
+    async fn asking<T>(&self, operation: impl Future<Output = T>) -> T {
+        self.asked_and_answered.fetch_add(1, Ordering::Relaxed);
+        let outcome = operation.await;
+        self.asked_and_answered.fetch_add(1, Ordering::Relaxed);
+        outcome
+    }
 }
 
 /// The open log.
@@ -241,6 +254,7 @@ impl Wal {
             next_lsn: AtomicU64::new(found.next_lsn),
             bytes: AtomicU64::new(found.segments.iter().map(|segment| segment.bytes).sum()),
             segments: Mutex::new(found.segments),
+            asked_and_answered: AtomicU64::new(0),
         });
         let mut salts = [0; 32];
         entropy.fill(&mut salts);
@@ -378,6 +392,13 @@ impl Wal {
     /// Bytes of all segments.
     pub fn bytes(&self) -> u64 {
         self.state.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Which write or sync the disk has not answered yet, if there is one: whoever asks again learns whether it is still the
+    /// same.
+    pub fn unanswered(&self) -> Option<u64> {
+        let counted = self.state.asked_and_answered.load(Ordering::Relaxed);
+        (!counted.is_multiple_of(2)).then_some(counted)
     }
 
     /// The number that the next frame will get.

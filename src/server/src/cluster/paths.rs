@@ -18,6 +18,8 @@ pub const SHARDS: &str = "/shards";
 pub const SHARDS_CHANGED: &str = "/shards_changed";
 /// One node a Data Node that is to be emptied.
 pub const DRAINING: &str = "/draining";
+/// One node a Data Node that was ever registered: which disk it has.
+pub const DISKS: &str = "/disks";
 /// Who leads the catalog, in which term, and which Coordinators have all of it.
 pub const CATALOG: &str = "/catalog";
 /// No timestamp at or above this number has been handed out yet.
@@ -26,6 +28,11 @@ pub const TIMESTAMP_LIMIT: &str = "/timestamp_limit";
 /// The znode of a shard.
 pub fn shard_path(shard: ShardId) -> String {
     format!("{SHARDS}/{shard:016x}")
+}
+
+/// The znode of a Data Node's disk.
+pub fn disk_path(node: &str) -> String {
+    format!("{DISKS}/{node}")
 }
 
 /// The shard that a child of [`SHARDS`] names.

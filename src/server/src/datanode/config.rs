@@ -67,6 +67,9 @@ pub struct DataNodeConfig {
     pub checkpoint_wal_bytes: u64,
     /// A checkpoint is due after so long in any case.
     pub checkpoint_interval: Duration,
+    /// The node fails when its log has waited for the disk for so long: a disk that hangs must not keep a primary that
+    /// serves nobody. Some session timeouts: no disk that works needs as long, and failing over is not cheap.
+    pub disk_patience: Duration,
     /// Size of a log segment.
     pub wal_segment_bytes: u64,
     /// The largest log frame, so the largest transaction on this node.
@@ -99,6 +102,7 @@ impl DataNodeConfig {
             checkpoint_poll: Duration::from_secs(1),
             checkpoint_wal_bytes: 64 << 20,
             checkpoint_interval: Duration::from_secs(180),
+            disk_patience: Duration::from_secs(10),
             wal_segment_bytes: 16 << 20,
             wal_max_frame_bytes: 512 << 20,
             transaction_memory_bytes: 2 << 30,

@@ -191,6 +191,9 @@ pub struct RegistryRecord {
     /// The shards.
     #[prost(message, repeated, tag = "2")]
     pub shards: Vec<RegisteredShard>,
+    /// Tells this disk from all others that the node had or will have; 0: not drawn yet.
+    #[prost(fixed64, tag = "3")]
+    pub disk: u64,
 }
 
 /// A shard that has an engine on this node.

@@ -45,6 +45,7 @@ mod table;
 mod tests;
 mod together;
 mod validate;
+mod watchdog;
 mod write;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -75,6 +75,19 @@ pub enum StartError {
         /// The entry.
         sequence: u64,
     },
+    /// The node's disk is not the one that the cluster counts on.
+    #[error(
+        "this disk is not the one that data node \"{node}\" had before, and nobody else has all of shards {}: their data \
+         are on the disk before. Start the node on that disk (its data directory). If it is lost, so are they; this disk \
+         can serve other shards under another node name",
+        shards.iter().map(|shard| format!("{shard:#x}")).collect::<Vec<_>>().join(", ")
+    )]
+    OtherDisk {
+        /// The node.
+        node: String,
+        /// Shards of which it was the only member in sync.
+        shards: Vec<ShardId>,
+    },
     /// Two prepared transactions hold one lock.
     #[error("transaction {transaction} was prepared with a lock that another prepared transaction holds")]
     ConflictingPrepares {
@@ -120,6 +133,10 @@ impl DataNode {
         .await?;
         let keyring = Arc::new(keyring);
         let mut registry = read_registry(&world, &keyring).await?;
+        if registry.disk == 0 {
+            registry.disk = world.entropy.next_u64().max(1);
+            write_registry(&world, &keyring, &registry).await?;
+        }
         let mut shards = BTreeMap::new();
         let mut log_from = BTreeMap::new();
         for known in &registry.shards {
@@ -198,6 +215,7 @@ impl DataNode {
     }
 
     fn start_tasks(self: &Arc<Self>) {
+        self.start_watchdog();
         self.start_task("data node sweep", SWEEP_INTERVAL, |node| async move {
             node.date_memory().await;
             node.resolve_revived().await;

@@ -286,7 +286,8 @@ impl Writer {
             let path = segment::path(&self.options.directory, self.active_segment());
             let data = Bytes::from(std::mem::take(&mut self.pending));
             let length = data.len() as u64;
-            if let Err(error) = self.file.write_at(self.written, data).await {
+            let written = self.state.asking(self.file.write_at(self.written, data)).await;
+            if let Err(error) = written {
                 let error = write_error(&path, &error);
                 if matches!(error, WalError::DiskFull { .. }) {
                     self.cut_back(&path).await?;
@@ -299,7 +300,7 @@ impl Writer {
                 active.bytes = self.written;
             }
             if !fault::planted("ack-before-fsync") {
-                let synced = self.file.sync().await;
+                let synced = self.state.asking(self.file.sync()).await;
                 if !fault::planted("sync-error-ignored") {
                     synced.map_err(|error| io_error(&path, &error))?;
                 }
@@ -316,8 +317,9 @@ impl Writer {
     async fn cut_back(&mut self, path: &str) -> Result<(), WalError> {
         if !fault::planted("full-disk-keeps-tail") {
             let failed = |error: std::io::Error| io_error(path, &error);
-            self.file.set_length(self.written).await.map_err(failed)?;
-            self.file.sync().await.map_err(failed)?;
+            let cut = self.state.asking(self.file.set_length(self.written)).await;
+            cut.map_err(failed)?;
+            self.state.asking(self.file.sync()).await.map_err(failed)?;
         }
         self.next_lsn = self.synced + 1;
         for (shard, last) in std::mem::take(&mut self.last_synced) {
@@ -354,11 +356,12 @@ impl Writer {
     }
 
     async fn remove_segment(&self, path: &str) -> std::io::Result<()> {
-        match self.disk.remove(path).await {
+        match self.state.asking(self.disk.remove(path)).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
-        self.disk.sync_directory(&self.options.directory).await
+        let synced = self.disk.sync_directory(&self.options.directory);
+        self.state.asking(synced).await
     }
 
     fn active_segment(&self) -> Lsn {
@@ -394,12 +397,12 @@ async fn create_segment(
     let failed = |error: std::io::Error| io_error(&path, &error);
     let write_failed = |error: std::io::Error| write_error(&path, &error);
     let header = SegmentHeader { first_lsn, salt };
-    let file = disk.create(&path).await.map_err(write_failed)?;
-    file.write_at(0, Bytes::from(header.encode()))
-        .await
-        .map_err(write_failed)?;
-    file.sync().await.map_err(failed)?;
-    disk.sync_directory(&options.directory).await.map_err(failed)?;
+    let file = state.asking(disk.create(&path)).await.map_err(write_failed)?;
+    let written = file.write_at(0, Bytes::from(header.encode()));
+    state.asking(written).await.map_err(write_failed)?;
+    state.asking(file.sync()).await.map_err(failed)?;
+    let synced = disk.sync_directory(&options.directory);
+    state.asking(synced).await.map_err(failed)?;
     state.bytes.fetch_add(HEADER_BYTES as u64, Ordering::Relaxed);
     state.segments.lock().push(SegmentInfo {
         first_lsn,

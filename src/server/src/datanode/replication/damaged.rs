@@ -51,7 +51,9 @@ impl DataNode {
         damaged.map(|replica| replica.shard.id).collect()
     }
 
-    fn without_this_node(&self, configuration: &Configuration) -> Option<Configuration> {
+    /// `configuration` without this node in the in-sync set; as its primary it hands on to another member. `None`: there is no
+    /// other one, or it is not in the set.
+    pub(super) fn without_this_node(&self, configuration: &Configuration) -> Option<Configuration> {
         let name = &self.config.name;
         if configuration.primary != *name {
             return configuration.without(name);

@@ -24,6 +24,7 @@ mod handover;
 mod in_sync;
 mod install;
 mod receive;
+mod replaced;
 mod replay;
 mod replica;
 mod revive;
