@@ -604,6 +604,9 @@ impl DataNode {
         let is_served = |shard: &&ShardRef| self.served_since(shard).is_ok();
         for shard in request.shards.iter().filter(is_served) {
             if let Some(participant) = self.holder(request.transaction, shard.shard) {
+                if self.awaits_decision(&participant, &request) {
+                    return Err(Failure::OutcomeUnknown);
+                }
                 self.finish_participant(&participant, outcome).await?;
             }
         }
@@ -630,7 +633,12 @@ impl DataNode {
     ) -> Result<(), Failure> {
         loop {
             match participant.phase() {
-                Phase::Prepared if decides_by_itself(participant) => return Err(Failure::OutcomeUnknown),
+                Phase::Prepared
+                    if decides_by_itself(participant)
+                        && self.known_decision(participant.id()) != Some(outcome) =>
+                {
+                    return Err(Failure::OutcomeUnknown);
+                }
                 Phase::Prepared if participant.begin_decide() => {
                     return self.write_outcome(participant, outcome).await;
                 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use neorunbase_protocol::message::{
-    Decision, DecisionReply, Preparation, PreparedReply, QueryPrepared, ReadSetMessage, Request, RequestBody,
-    ResponseBody, ShardId, ShardRef, TransactionId, WrittenReply,
+    Decision, DecisionReply, Finish, Preparation, PreparedReply, QueryPrepared, ReadSetMessage, Request,
+    RequestBody, ResponseBody, ShardId, ShardRef, TransactionId, WrittenReply,
 };
 use neorunbase_txn::transaction::Participation;
 use neorunbase_txn::{Outcome, Phase};
@@ -145,6 +145,19 @@ impl DataNode {
         self.world
             .spawner
             .spawn("outcome of a staged commit", Box::pin(task));
+    }
+
+    /// Whether a part of a staged commit that the sender of `request` takes for committed may not be finished yet: as long as the
+    /// anchor has not decided, it counts on finding the part. Who names the anchor, too, is the Coordinator, who has not
+    /// heard of a decision; the anchor names the others.
+    pub(super) fn awaits_decision(&self, participant: &Participant, request: &Finish) -> bool {
+        let participation = participant.participation();
+        let mut shards = request.shards.iter();
+        participation.is_staged
+            && participant.phase() == Phase::Prepared
+            && shards.any(|shard| shard.shard == participation.anchor)
+            && self.known_decision(participant.id()).is_none()
+            && !planted("staged-part-finished-undecided")
     }
 
     /// Finds out how a staged transaction ends whose anchor's part this is, and writes it down.
