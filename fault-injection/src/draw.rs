@@ -129,7 +129,7 @@ fn draw_hung_disk(seed: u64, topology: &Topology, length_ms: u64) -> Option<Sche
     let fault = Fault::HungDisk {
         node: topology.data_nodes.choose(&mut random).cloned()?,
         hangs_ms: random.random_range(5_000..=15_000),
-        for_ms: random.random_range(100..=3_000),
+        for_ms: random.random_range(1_000..=5_000),
     };
     let at_ms = random.random_range(500..=length_ms.max(1_000));
     (at_ms < length_ms).then_some(ScheduledFault { at_ms, fault })

@@ -3,6 +3,7 @@
 
 mod commits;
 mod deadlocks;
+mod disks;
 mod indexes;
 mod isolation;
 mod recovery;
