@@ -103,7 +103,7 @@ pub struct DataNodeConfiguration {
     pub history_retention_seconds: u64,
     /// Bytes a second that are sent at most in copies of shards, all of them together.
     pub copy_bytes_per_second: u64,
-    /// The node fails when its log has waited for the disk for so long.
+    /// The node fails when its log has waited for the disk for so long; 0: it waits for ever.
     pub disk_patience_seconds: u64,
     /// Where it stands, by `zone` and `rack`.
     pub labels: BTreeMap<String, String>,

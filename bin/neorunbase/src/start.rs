@@ -138,7 +138,11 @@ impl Cluster {
                 internal_address: INTERNAL_ADDRESS.to_owned(),
                 session_timeout: SESSION_TIMEOUT,
                 labels: options.labels.iter().cloned().collect(),
-                node: DataNodeConfig::new(name),
+                // All nodes are on one disk: if it hangs, nobody can take over.
+                node: DataNodeConfig {
+                    disk_patience: Duration::ZERO,
+                    ..DataNodeConfig::new(name)
+                },
             };
             let data_node = start_data_node(world, settings, &master_key, Some(coordinator.timestamps()))
                 .await

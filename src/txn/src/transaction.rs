@@ -157,15 +157,10 @@ impl<Table> Transaction<Table> {
         !self.state.lock().running_sequences.is_empty()
     }
 
-    /// Its commit is staged: it writes in `participants`, and commits at `commit_timestamp` or not at all.
-    pub fn stage(&self, participants: Vec<ShardId>, commit_timestamp: Timestamp) {
+    /// It is staging, and these are the shards that it has written in.
+    pub fn takes_part_in(&self, participants: Vec<ShardId>) {
         let mut state = self.state.lock();
-        let participation = Arc::make_mut(&mut state.participation);
-        participation.participants = participants;
-        participation.is_staged = true;
-        drop(state);
-        self.set_commit_timestamp(commit_timestamp);
-        self.wake();
+        Arc::make_mut(&mut state.participation).participants = participants;
     }
 
     /// Makes the drawn timestamp known: readers of older snapshots need not wait any more.
@@ -366,14 +361,27 @@ impl<Table> Transaction<Table> {
         self.leave_active(Phase::Deciding, None).await
     }
 
-    /// Prepared → Deciding. `false`: it is not prepared, or another request was first.
-    pub fn begin_decide(&self) -> bool {
+    /// Prepared → Deciding. Returns the two-phase commit that it is part of at that moment: whether its outcome is the anchor's
+    /// decision, or was decided elsewhere. `None`: it is not prepared, or another request was first.
+    pub fn begin_decide(&self) -> Option<Arc<Participation>> {
         let mut state = self.state.lock();
-        let won = state.phase == Phase::Prepared;
-        if won {
+        (state.phase == Phase::Prepared).then(|| {
             state.phase = Phase::Deciding;
+            state.participation.clone()
+        })
+    }
+
+    /// As [`begin_decide`](Self::begin_decide), of what the anchor's part is in, and else nothing.
+    pub fn begin_decide_as_anchor(&self) -> Option<Arc<Participation>> {
+        if !self.state.lock().participation.decides && !planted("decided-without-the-anchor") {
+            return None;
         }
-        won
+        let participation = self.begin_decide()?;
+        if participation.decides || planted("decided-without-the-anchor") {
+            return Some(participation);
+        }
+        self.reopen();
+        None
     }
 
     /// Deciding → Prepared: what was being decided is decided elsewhere now.

@@ -211,6 +211,7 @@ impl Router {
             match self.call(shard, &build).await {
                 Err(RouteError::OutcomeUnknown) if self.parts.world.clock.monotonic() < deadline => {
                     neorunbase_world::sometimes!("request-repeated-after-a-lost-answer");
+                    self.clock().sleep(REPEAT_PAUSE).await;
                 }
                 outcome => return outcome,
             }

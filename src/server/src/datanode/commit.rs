@@ -578,10 +578,14 @@ impl DataNode {
             match participant.phase() {
                 // Whether all of it is prepared decides, and nobody else.
                 Phase::Prepared if participant.participation().is_staged => return Err(unknown),
-                Phase::Prepared if participant.begin_decide() => {
-                    return self.write_outcome(&participant, wanted).await;
+                Phase::Prepared => {
+                    if let Some(participation) = participant.begin_decide_as_anchor() {
+                        return self.write_outcome(&participant, participation, wanted).await;
+                    }
+                    if participant.is_decided_elsewhere() {
+                        return Err(Failure::OutcomeUnknown); // the anchor has just become another node's
+                    }
                 }
-                Phase::Prepared => {}
                 Phase::Preparing | Phase::Staging => {
                     self.or_failed(participant.prepare_written()).await?;
                 }
@@ -620,7 +624,9 @@ impl DataNode {
                     return Err(Failure::OutcomeUnknown);
                 }
             }
-            self.forget_later(request.transaction);
+            if request.commit_timestamp != 0 || self.known_decision(request.transaction) == Some(outcome) {
+                self.forget_later(request.transaction);
+            }
         }
         Ok(())
     }
@@ -639,10 +645,11 @@ impl DataNode {
                 {
                     return Err(Failure::OutcomeUnknown);
                 }
-                Phase::Prepared if participant.begin_decide() => {
-                    return self.write_outcome(participant, outcome).await;
+                Phase::Prepared => {
+                    if let Some(participation) = participant.begin_decide() {
+                        return self.write_outcome(participant, participation, outcome).await;
+                    }
                 }
-                Phase::Prepared => {}
                 Phase::Preparing | Phase::Staging => {
                     self.or_failed(participant.prepare_written()).await?;
                 }

@@ -59,7 +59,7 @@ impl LoggedStep for PrepareStep {
     fn voided(&mut self, node: &DataNode, shard: ShardId) {
         let nothing_left = node
             .open_shard(shard)
-            .map_or(true, |shard| node.strip(&self.participant, &shard));
+            .is_ok_and(|shard| node.strip(&self.participant, &shard));
         if nothing_left && self.participant.phase() == Phase::Preparing {
             node.lose(&self.participant);
         }

@@ -69,6 +69,7 @@ pub struct DataNodeConfig {
     pub checkpoint_interval: Duration,
     /// The node fails when its log has waited for the disk for so long: a disk that hangs must not keep a primary that
     /// serves nobody. Some session timeouts: no disk that works needs as long, and failing over is not cheap.
+    /// (Zero: for ever.)
     pub disk_patience: Duration,
     /// Size of a log segment.
     pub wal_segment_bytes: u64,

@@ -242,13 +242,12 @@ impl DataNode {
             Phase::Prepared if participant.participation().is_staged => {
                 self.decide_staged(&participant).await
             }
-            Phase::Prepared
-                if abort_if_abandoned
-                    && self.is_abandoned(&participant)
-                    && participant.participation().decides
-                    && participant.begin_decide() =>
-            {
-                self.write_outcome(&participant, Outcome::Aborted).await?;
+            Phase::Prepared if abort_if_abandoned && self.is_abandoned(&participant) => {
+                let Some(participation) = participant.begin_decide_as_anchor() else {
+                    return Ok(undecided(Decision::Pending));
+                };
+                self.write_outcome(&participant, participation, Outcome::Aborted)
+                    .await?;
                 Ok(reply(Outcome::Aborted))
             }
             Phase::Active | Phase::Preparing | Phase::Staging | Phase::Prepared => {

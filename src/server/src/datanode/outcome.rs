@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use neorunbase_protocol::message::{ShardId, Timestamp, TransactionId};
 use neorunbase_storage::wal::WalRecord;
+use neorunbase_txn::transaction::Participation;
 use neorunbase_txn::{Outcome, Phase};
 use neorunbase_world::fault::planted;
 use prost::Message;
@@ -113,30 +114,40 @@ impl LoggedStep for OutcomeStep {
 }
 
 impl DataNode {
-    /// Logs and applies the outcome of a transaction that a request moved to `Deciding`. On the anchor this is the decision
-    /// itself: no other shard may know it before it is committed there.
-    pub(super) async fn write_outcome(
-        &self,
-        participant: &Arc<Participant>,
-        outcome: Outcome,
-    ) -> Result<(), Failure> {
-        let commit_timestamp = timestamp_of(outcome);
-        let participation = participant.participation();
-        let anchor = participation.decides.then_some(participation.anchor);
-        if commit_timestamp != 0 {
-            participant.set_commit_timestamp(commit_timestamp);
-            participant.wake();
-        }
-        let mut parts: Vec<Part> = self
-            .parts(participant)?
-            .into_iter()
-            .map(|(part, _)| part)
-            .collect();
+    /// The transaction's writes by shard, and the anchor's part, though there may be nothing in it.
+    fn parts_with(&self, participant: &Participant, anchor: Option<ShardId>) -> Result<Vec<Part>, Failure> {
+        let parts = self.parts(participant)?.into_iter();
+        let mut parts: Vec<Part> = parts.map(|(part, _)| part).collect();
         if let Some(anchor) = anchor
             && !parts.iter().any(|part| part.shard.id == anchor)
         {
             parts.push(Part::empty(self.open_shard(anchor)?));
         }
+        Ok(parts)
+    }
+
+    /// Logs and applies the outcome of a transaction that a request moved to `Deciding`, when it was part of `participation`. On
+    /// the anchor this is the decision itself: no other shard may know it before it is committed there. (If the anchor was lost
+    /// since, it comes to nothing with the rest of that term.)
+    pub(super) async fn write_outcome(
+        &self,
+        participant: &Arc<Participant>,
+        participation: Arc<Participation>,
+        outcome: Outcome,
+    ) -> Result<(), Failure> {
+        let commit_timestamp = timestamp_of(outcome);
+        let anchor = participation.decides.then_some(participation.anchor);
+        if commit_timestamp != 0 {
+            participant.set_commit_timestamp(commit_timestamp);
+            participant.wake();
+        }
+        let mut parts = match self.parts_with(participant, anchor) {
+            Ok(parts) => parts,
+            Err(failure) => {
+                participant.reopen();
+                return Err(failure);
+            }
+        };
         if planted("commit-one-shard") && anchor.is_none() && commit_timestamp != 0 {
             parts.retain(|part| part.shard.id % 2 == 0);
         }

@@ -516,7 +516,8 @@ impl Shard {
 /// Whether a reader at `snapshot` cannot tell yet if it should see the writes of `participant`.
 ///
 /// A transaction's commit timestamp is drawn after it was marked: while it is still *preparing*, no timestamp can
-/// have been drawn, so it will lie above every snapshot that exists. A reader of the newest versions only owes an
+/// have been drawn, so it will lie above every snapshot that exists. Not so while it is *committing* in one round or
+/// *staging*: there it may have been drawn, but nothing is acknowledged. A reader of the newest versions only owes an
 /// answer about commits that were acknowledged, which takes a prepared transaction whose decision is elsewhere.
 fn must_wait(participant: &Participant, snapshot: Timestamp, reader: TransactionId) -> bool {
     if participant.id() == reader {

@@ -35,8 +35,7 @@ impl LoggedStep for StagedStep {
     fn committed(self: Box<Self>, node: &DataNode, committed: &mut Committed<'_>) {
         committed.keep_prepares();
         self.participant.prepared();
-        let is_committed = !self.is_voided || planted("staged-commit-ignores-voided");
-        if is_committed && self.participant.begin_decide() {
+        if !self.is_voided || planted("staged-commit-ignores-voided") {
             neorunbase_world::sometimes!("staged-commit-decided-at-once");
             node.write_staged_outcome(self.participant);
         }
@@ -50,7 +49,7 @@ impl LoggedStep for StagedStep {
         self.is_voided = true;
         let nothing_left = node
             .open_shard(shard)
-            .map_or(true, |shard| node.strip(&self.participant, &shard));
+            .is_ok_and(|shard| node.strip(&self.participant, &shard));
         if nothing_left && self.participant.phase() == Phase::Staging {
             node.lose(&self.participant);
         }
@@ -91,7 +90,7 @@ impl DataNode {
             parts.push((Part::empty(self.open_shard(anchor)?), Vec::new()));
         }
         let participants: Vec<ShardId> = parts.iter().map(|(part, _)| part.shard.id).collect();
-        participant.stage(participants.clone(), commit_timestamp);
+        participant.takes_part_in(participants.clone());
         let records = parts.into_iter().map(|(part, tables)| {
             part.record(tables, |tables| {
                 LogEntry::Prepare(PrepareRecord {
@@ -134,8 +133,12 @@ impl DataNode {
         let task = async move {
             let clock = &*node.world.clock;
             dawdle(clock, "staged commit written down late", Duration::from_secs(3)).await;
+            // Not earlier: what is written down next is of the term in which it still is the anchor's part.
+            let Some(participation) = participant.begin_decide_as_anchor() else {
+                return; // whoever asks decides, or has
+            };
             let outcome = Outcome::Committed(participant.commit_timestamp());
-            if let Err(failure) = node.write_outcome(&participant, outcome).await {
+            if let Err(failure) = node.write_outcome(&participant, participation, outcome).await {
                 tracing::debug!(
                     ?failure,
                     "the outcome of a staged commit is left to whoever asks for it"
@@ -181,14 +184,17 @@ impl DataNode {
         if planted("staged-commit-presumed-aborted") {
             outcome = Outcome::Aborted;
         }
-        if !participant.begin_decide() {
-            return Ok(undecided(Decision::Pending)); // somebody else is at it
-        }
+        let clock = &*self.world.clock;
+        dawdle(clock, "staged commit decided late", Duration::from_secs(2)).await;
+        let Some(participation) = participant.begin_decide_as_anchor() else {
+            // Somebody else is at it, or the anchor is another node's by now: then it is for that one to ask.
+            return Ok(undecided(Decision::Pending));
+        };
         match outcome {
             Outcome::Committed(_) => neorunbase_world::sometimes!("staged-commit-found-prepared-everywhere"),
             Outcome::Aborted => neorunbase_world::sometimes!("staged-commit-found-absent-in-a-shard"),
         }
-        self.write_outcome(participant, outcome).await?;
+        self.write_outcome(participant, participation, outcome).await?;
         Ok(reply(outcome))
     }
 
@@ -217,6 +223,7 @@ impl DataNode {
     ///
     /// That it has nothing is for ever: the anchor's record was in the same frame. So either this is the primary that wrote
     /// it, and has written it already, or one of a later term, which began with all that there will ever be of earlier ones.
+    /// (Nor was it finished here: that comes after the anchor's decision, which whoever asks would have found.)
     fn preparation_here(&self, transaction: TransactionId, shard: ShardId) -> Option<Preparation> {
         let replicas = self.replicas.lock();
         let replica = replicas.shards.get(&shard)?;

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use futures::future::join_all;
 use neorunbase_kms::{KeyError, Keyring, MasterKey};
 use neorunbase_protocol::message::{ShardId, TransactionId};
 use neorunbase_storage::StorageError;
 use neorunbase_storage::shard::ShardStore;
 use neorunbase_storage::wal::{Lsn, ShardKeys, Wal, WalError, WalOptions};
-use neorunbase_txn::{LockTable, Outcomes, TimestampSource};
+use neorunbase_txn::{LockTable, Outcomes, Phase, TimestampSource};
 use neorunbase_world::World;
 use neorunbase_world::shard_engine::{EngineError, EngineKey, ShardEngine};
 use parking_lot::{Mutex, RwLock};
@@ -21,7 +22,7 @@ use super::program_cache::ProgramCache;
 use super::registry::{read_registry, write_registry};
 use super::replication::{Copies, Replicas};
 use super::shard::{Shard, engine_path};
-use super::{DataNode, DataNodeConfig, PeerDirectory};
+use super::{DataNode, DataNodeConfig, Participant, PeerDirectory};
 
 const KEYRING_PATH: &str = "keyring";
 const WAL_DIRECTORY: &str = "wal";
@@ -287,9 +288,16 @@ impl DataNode {
     /// Asks after transactions that were found prepared, without waiting for them to look abandoned.
     async fn resolve_revived(&self) {
         let unresolved = std::mem::take(&mut *self.unresolved.lock());
-        for participant in unresolved {
-            self.resolve_quietly(&participant).await;
-        }
+        join_all(
+            unresolved
+                .iter()
+                .map(|participant| self.resolve_quietly(participant)),
+        )
+        .await;
+        let is_in_doubt = |participant: &Arc<Participant>| participant.phase() == Phase::Prepared;
+        self.unresolved
+            .lock()
+            .extend(unresolved.into_iter().filter(is_in_doubt));
     }
 
     /// Stops background work, and flushes all shards so that the next start has nothing to replay. Requests must

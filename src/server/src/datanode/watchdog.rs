@@ -13,6 +13,9 @@ impl DataNode {
     pub(super) fn start_watchdog(self: &Arc<Self>) {
         let watched = Arc::downgrade(self);
         let (clock, patience) = (self.world.clock.clone(), self.config.disk_patience);
+        if patience.is_zero() {
+            return;
+        }
         let task = async move {
             let (mut waits_for, mut looks) = (None, 0);
             while looks < LOOKS {

@@ -7,6 +7,7 @@ use futures::future::join_all;
 use neorunbase_protocol::message::ShardId;
 use neorunbase_replication::{Configuration, LogPosition, NotYet};
 use neorunbase_storage::wal::{self, WalRecord};
+use neorunbase_txn::Phase;
 use neorunbase_world::clock::timeout;
 use neorunbase_world::fault::{dawdle, planted};
 use prost::Message;
@@ -98,10 +99,31 @@ impl DataNode {
                 Err(NotYet::BegunBefore) => Due::Renew(configuration),
                 // What it has taken over must be in the node's log before the term's own first entry is.
                 Ok(()) if follower.log().durable() < follower.log().end().sequence => Due::Later,
-                Ok(()) if self.has_remains(&replica.shard) => Due::Later,
+                Ok(()) if self.still_has_remains(&replica.shard) => Due::Later,
                 Ok(()) => Due::Begin(configuration),
             },
         )
+    }
+
+    /// Whether some transaction still has something of an earlier term that it will not give up by itself.
+    ///
+    /// Those that are prepared do not: this node lost the shard while their outcome was being written, and that was not written
+    /// after all. The shard's log has what they have.
+    fn still_has_remains(&self, shard: &Shard) -> bool {
+        let has_part = |participant: &&Arc<Participant>| {
+            participant.phase() == Phase::Prepared && participant.touches(shard.id)
+        };
+        let prepared: Vec<_> = self
+            .transactions
+            .lock()
+            .values()
+            .filter(has_part)
+            .cloned()
+            .collect();
+        for participant in prepared {
+            self.strip_or_lose(&participant, shard);
+        }
+        self.has_remains(shard)
     }
 
     /// Whether some transaction still has something of an earlier term.

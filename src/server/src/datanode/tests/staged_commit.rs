@@ -39,7 +39,8 @@ impl TestNode {
         };
         assert!(participant.begin_staging(participation).await);
         node.mark_in_doubt(&participant);
-        participant.stage(participants.clone(), commit_timestamp);
+        participant.takes_part_in(participants.clone());
+        participant.set_commit_timestamp(commit_timestamp);
         let parts = node.parts(&participant).unwrap_or_default();
         let records = parts.into_iter().map(|(part, tables)| {
             part.record(tables, |tables| {
@@ -138,4 +139,23 @@ async fn what_cannot_be_asked_about_stays_undecided() {
     assert_eq!(anchor.query(&transaction, true).await, Decision::Committed);
     assert_eq!(anchor.peek(1).await, Some(10));
     assert_eq!(other.peek(2).await, Some(20));
+}
+
+#[tokio::test]
+async fn who_has_lost_the_anchor_decides_nothing() {
+    let (anchor, other) = pair().await;
+    let transaction = anchor.begin();
+    anchor.insert(&transaction, &[(1, 10)]).await.unwrap();
+    other.insert(&transaction, &[(2, 20)]).await.unwrap();
+    let timestamp = anchor.cluster.oracle.draw();
+    anchor.stage(&transaction, timestamp).await;
+    other.stage(&transaction, timestamp).await;
+    let participant = anchor.node().participant(transaction.id).unwrap();
+    // As if the anchor were lost while the other shard is asked.
+    participant.decides_no_more();
+    let reply = anchor.node().decide_staged(&participant).await;
+    assert!(reply.is_ok_and(|reply| reply.decision() == Decision::Pending));
+    assert_eq!(participant.phase(), neorunbase_txn::Phase::Prepared);
+    // A lost part goes with the term; the shard's log has it.
+    assert!(participant.touches(SHARD));
 }
