@@ -9,7 +9,6 @@ mod recovery;
 mod segment;
 mod writer;
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use neorunbase_kms::{DataKey, KeyError, Keyring};
+use neorunbase_world::disk::Asking;
 use neorunbase_world::{Clock, Disk, Entropy, Spawner, World};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -182,18 +182,8 @@ struct SharedState {
     bytes: AtomicU64,
     /// Oldest first; the last is the one being written.
     segments: Mutex<Vec<SegmentInfo>>,
-    /// What the writer has asked of the disk, and what was answered: odd while it waits.
-    asked_and_answered: AtomicU64,
-}
-
-impl SharedState {
-    /// Something that the writer asks of the disk.
-    async fn asking<T>(&self, operation: impl Future<Output = T>) -> T {
-        self.asked_and_answered.fetch_add(1, Ordering::Relaxed);
-        let outcome = operation.await;
-        self.asked_and_answered.fetch_add(1, Ordering::Relaxed);
-        outcome
-    }
+    /// What the writer asks of the disk.
+    asking: Asking,
 }
 
 /// The open log.
@@ -254,7 +244,7 @@ impl Wal {
             next_lsn: AtomicU64::new(found.next_lsn),
             bytes: AtomicU64::new(found.segments.iter().map(|segment| segment.bytes).sum()),
             segments: Mutex::new(found.segments),
-            asked_and_answered: AtomicU64::new(0),
+            asking: Asking::default(),
         });
         let mut salts = [0; 32];
         entropy.fill(&mut salts);
@@ -394,11 +384,9 @@ impl Wal {
         self.state.bytes.load(Ordering::Relaxed)
     }
 
-    /// Which write or sync the disk has not answered yet, if there is one: whoever asks again learns whether it is still the
-    /// same.
+    /// Which write or sync the disk has not answered yet: see [`Asking::unanswered`].
     pub fn unanswered(&self) -> Option<u64> {
-        let counted = self.state.asked_and_answered.load(Ordering::Relaxed);
-        (!counted.is_multiple_of(2)).then_some(counted)
+        self.state.asking.unanswered()
     }
 
     /// The number that the next frame will get.

@@ -2,7 +2,9 @@
 //! only after [`Disk::sync_directory`] of its parent. Paths are relative to the node's data directory,
 //! separated by `/`.
 
+use std::future::Future;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -85,6 +87,34 @@ pub trait Disk: Send + Sync {
     /// # Errors
     /// The device's error.
     async fn sync_directory(&self, directory: &str) -> io::Result<()>;
+}
+
+/// Counts what one task after the other asks of a disk, and what is answered: odd while somebody waits.
+#[derive(Debug, Default)]
+pub struct Asking(AtomicU64);
+
+/// Nobody waits any more once this is gone, be it that the answer came or that whoever asked went away.
+struct Waiting<'a>(&'a Asking);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Asking {
+    /// Waits for the disk to do `operation`.
+    pub async fn ask<T>(&self, operation: impl Future<Output = T>) -> T {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let _waiting = Waiting(self);
+        operation.await
+    }
+
+    /// What the disk has not answered yet, if there is anything: whoever looks again learns whether it is still the same.
+    pub fn unanswered(&self) -> Option<u64> {
+        let counted = self.0.load(Ordering::Relaxed);
+        (!counted.is_multiple_of(2)).then_some(counted)
+    }
 }
 
 /// Replaces `path` by `content` so that a crash leaves either the old or the new content.

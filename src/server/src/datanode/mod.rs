@@ -58,6 +58,7 @@ use neorunbase_protocol::message::{ShardId, ShardRef, TransactionId, WrittenRepl
 use neorunbase_storage::wal::{Wal, WalError};
 use neorunbase_txn::{LockTable, Outcomes, TimestampSource, Transaction};
 use neorunbase_types::{SqlError, SqlState};
+use neorunbase_world::disk::Asking;
 use neorunbase_world::{MonotonicTime, TaskHandle, World};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -131,6 +132,8 @@ pub struct DataNode {
     failed: Notify,
     /// The shard registry as it is on disk; held while it is replaced.
     registry: tokio::sync::Mutex<RegistryRecord>,
+    /// Writes of the registry.
+    registry_writes: Asking,
     /// Held while bulk writes and index builds look for duplicates, so that none slips in between.
     bulk: tokio::sync::Mutex<()>,
     tasks: Mutex<Vec<TaskHandle>>,

@@ -81,7 +81,8 @@ impl DataNode {
         changed: RegistryRecord,
     ) -> Result<(), StartError> {
         if *registry != changed {
-            write_registry(&self.world, &self.keyring, &changed).await?;
+            let written = write_registry(&self.world, &self.keyring, &changed);
+            self.registry_writes.ask(written).await?;
             *registry = changed;
         }
         Ok(())

@@ -14,6 +14,7 @@ use neorunbase_storage::shard::ShardStore;
 use neorunbase_storage::wal::{Lsn, ShardKeys, Wal, WalError, WalOptions};
 use neorunbase_txn::{LockTable, Outcomes, Phase, TimestampSource};
 use neorunbase_world::World;
+use neorunbase_world::disk::Asking;
 use neorunbase_world::shard_engine::{EngineError, EngineKey, ShardEngine};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
@@ -204,6 +205,7 @@ impl DataNode {
             failure: OnceLock::new(),
             failed: Notify::new(),
             registry: tokio::sync::Mutex::new(registry),
+            registry_writes: Asking::default(),
             bulk: tokio::sync::Mutex::new(()),
             tasks: Mutex::new(Vec::new()),
             shared: shared.clone(),

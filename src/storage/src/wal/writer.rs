@@ -286,7 +286,11 @@ impl Writer {
             let path = segment::path(&self.options.directory, self.active_segment());
             let data = Bytes::from(std::mem::take(&mut self.pending));
             let length = data.len() as u64;
-            let written = self.state.asking(self.file.write_at(self.written, data)).await;
+            let written = self
+                .state
+                .asking
+                .ask(self.file.write_at(self.written, data))
+                .await;
             if let Err(error) = written {
                 let error = write_error(&path, &error);
                 if matches!(error, WalError::DiskFull { .. }) {
@@ -300,7 +304,7 @@ impl Writer {
                 active.bytes = self.written;
             }
             if !fault::planted("ack-before-fsync") {
-                let synced = self.state.asking(self.file.sync()).await;
+                let synced = self.state.asking.ask(self.file.sync()).await;
                 if !fault::planted("sync-error-ignored") {
                     synced.map_err(|error| io_error(&path, &error))?;
                 }
@@ -317,9 +321,9 @@ impl Writer {
     async fn cut_back(&mut self, path: &str) -> Result<(), WalError> {
         if !fault::planted("full-disk-keeps-tail") {
             let failed = |error: std::io::Error| io_error(path, &error);
-            let cut = self.state.asking(self.file.set_length(self.written)).await;
+            let cut = self.state.asking.ask(self.file.set_length(self.written)).await;
             cut.map_err(failed)?;
-            self.state.asking(self.file.sync()).await.map_err(failed)?;
+            self.state.asking.ask(self.file.sync()).await.map_err(failed)?;
         }
         self.next_lsn = self.synced + 1;
         for (shard, last) in std::mem::take(&mut self.last_synced) {
@@ -356,12 +360,12 @@ impl Writer {
     }
 
     async fn remove_segment(&self, path: &str) -> std::io::Result<()> {
-        match self.state.asking(self.disk.remove(path)).await {
+        match self.state.asking.ask(self.disk.remove(path)).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
         let synced = self.disk.sync_directory(&self.options.directory);
-        self.state.asking(synced).await
+        self.state.asking.ask(synced).await
     }
 
     fn active_segment(&self) -> Lsn {
@@ -397,12 +401,12 @@ async fn create_segment(
     let failed = |error: std::io::Error| io_error(&path, &error);
     let write_failed = |error: std::io::Error| write_error(&path, &error);
     let header = SegmentHeader { first_lsn, salt };
-    let file = state.asking(disk.create(&path)).await.map_err(write_failed)?;
+    let file = state.asking.ask(disk.create(&path)).await.map_err(write_failed)?;
     let written = file.write_at(0, Bytes::from(header.encode()));
-    state.asking(written).await.map_err(write_failed)?;
-    state.asking(file.sync()).await.map_err(failed)?;
+    state.asking.ask(written).await.map_err(write_failed)?;
+    state.asking.ask(file.sync()).await.map_err(failed)?;
     let synced = disk.sync_directory(&options.directory);
-    state.asking(synced).await.map_err(failed)?;
+    state.asking.ask(synced).await.map_err(failed)?;
     state.bytes.fetch_add(HEADER_BYTES as u64, Ordering::Relaxed);
     state.segments.lock().push(SegmentInfo {
         first_lsn,
