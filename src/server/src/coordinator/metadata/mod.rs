@@ -234,15 +234,17 @@ impl MetadataStore {
         self.step_down(&mut office);
         let coordination = &*self.world.coordination;
         let found = CatalogConfiguration::read(coordination).await?;
+        // Whatever it is said to have: a new disk has nothing of it.
+        if self.store.is_new() && !coordination.children(paths::GROUPS).await?.is_empty() {
+            tracing::warn!(
+                coordinator = self.name,
+                "this coordinator has no catalog, and the cluster has tables: another coordinator has to lead"
+            );
+            return Err(LeadError::NotInSync);
+        }
         let (last_term, mut in_sync, predecessor, expected) = match found {
-            None => {
-                // A cluster without this znode is new, or its only Coordinator ran before there was one.
-                let has_shards = !coordination.children(paths::GROUPS).await?.is_empty();
-                if has_shards && self.store.is_new() {
-                    return Err(LeadError::NotInSync);
-                }
-                (self.store.accepted().term, BTreeSet::new(), None, None)
-            }
+            // A cluster without this znode is new, or its only Coordinator ran before there was one.
+            None => (self.store.accepted().term, BTreeSet::new(), None, None),
             Some((found, version)) => {
                 if !found.in_sync.contains(&self.name) && !planted("catalog-led-from-outside") {
                     neorunbase_world::sometimes!("catalog-refused-to-an-outsider");
