@@ -96,6 +96,7 @@ pub const ELUSIVE_BUGS: &[PlantedBug] = &[
     bug("staged-part-under-way-taken-for-absent", "a staged commit is rolled back because a shard is still writing its record", "the class of parallel commits: a status recovery that does not keep out late writes"),
     bug("decided-without-the-anchor", "a node that has just lost the anchor finishes what else it has of a transaction as if it had decided", "this one, until it was read again"),
     bug("staged-part-finished-undecided", "a part of a staged commit is finished, and forgotten, before its anchor has decided", "this one, until a simulation met it"),
+    bug("given-up-copy-not-taken-back", "a copy that could not be dropped because the disk was full, and that is wanted again, takes nothing any more", "this one, until a simulation met it"),
     bug("own-refusal-above-the-log", "a node that was deposed while it committed a statement says that it was aborted, though its successor committed it", "this one, until it was read again"),
     bug("takeover-not-awaited-again", "a leader whose takeover was broken off does not wait for the lease of the one before when it takes over again", "this one, until it was read again"),
     bug("change-broken-off", "a change of the catalog ends halfway when whoever asked for it goes away, and another one becomes the same version", "this one, until a simulation met it"),

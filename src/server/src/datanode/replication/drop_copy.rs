@@ -5,7 +5,7 @@ use neorunbase_replication::Configuration;
 use neorunbase_world::fault::planted;
 
 use super::super::DataNode;
-use super::super::registry::ServeError;
+use super::super::registry::{ServeError, write_registry};
 use super::super::shard::engine_path;
 use crate::cluster::ShardMap;
 use crate::cluster::shard_map::confirmed_configuration;
@@ -14,6 +14,7 @@ impl DataNode {
     /// Gives up the copies of shards whose latest configuration does not name this node. What is on disk goes at once, or
     /// with the next start if somebody still reads it.
     pub(super) async fn drop_copies(&self, map: &ShardMap) -> Result<(), ServeError> {
+        self.take_back_copies(map).await?;
         let unwanted = |configuration: &Configuration| !configuration.replicas.contains(&self.config.name);
         let dropped: Vec<ShardId> = {
             let replicas = self.replicas.lock();
@@ -92,6 +93,30 @@ impl DataNode {
             }
         }
         Ok(unwanted)
+    }
+
+    /// Has copies go on that could not be dropped (the disk was full), and that the shard map names here again.
+    async fn take_back_copies(&self, map: &ShardMap) -> Result<(), ServeError> {
+        let is_wanted = |shard: &ShardId| {
+            map.get(shard)
+                .is_some_and(|configuration| configuration.replicas.contains(&self.config.name))
+        };
+        let wanted: Vec<ShardId> = {
+            let replicas = self.replicas.lock();
+            let given_up = replicas.shards.iter().filter(|(_, replica)| replica.is_given_up);
+            given_up.map(|(shard, _)| *shard).filter(is_wanted).collect()
+        };
+        if wanted.is_empty() || planted("given-up-copy-not-taken-back") {
+            return Ok(());
+        }
+        let _one_at_a_time = self.receiving.lock().await;
+        let registry = self.registry.lock().await;
+        // That they are gone may have come into the file, whatever was answered.
+        let written = write_registry(&self.world, &self.keyring, &registry);
+        self.registry_writes.ask(written).await?;
+        tracing::info!(node = %self.config.name, ?wanted, "copies that were to be dropped are wanted again");
+        self.give_up(&wanted, false);
+        Ok(())
     }
 
     fn give_up<'a>(&self, shards: impl IntoIterator<Item = &'a ShardId>, is_given_up: bool) {
