@@ -219,6 +219,17 @@ impl Workload for Definitions {
     }
 
     async fn setup(&self, client: &Client) -> CallResult<()> {
+        // An earlier run may have left tables of higher numbers, too, which this one is to find missing.
+        let all = client
+            .rows("SELECT relname FROM pg_catalog.pg_class WHERE relkind = 'r'")
+            .await?;
+        let prefix = self.name_of(0);
+        let prefix = prefix.trim_end_matches('0');
+        for name in all.into_iter().flatten().flatten() {
+            if name.starts_with(prefix) {
+                client.run(&format!("DROP TABLE IF EXISTS {name}")).await?;
+            }
+        }
         for table in 0..TABLES {
             create_table(client, &self.name_of(table), "mark bigint NOT NULL", self.shards).await?;
         }
