@@ -93,6 +93,8 @@ pub struct Definitions {
     next_id: AtomicI64,
     names: Names,
     history: History<Use>,
+    /// Whether there may be tables of an earlier run.
+    is_repeated: bool,
 }
 
 /// The mark that a row is inserted with.
@@ -109,7 +111,27 @@ impl Definitions {
             next_id: AtomicI64::new(1),
             names: Names::new(TABLES),
             history: History::default(),
+            is_repeated: false,
         }
+    }
+
+    /// Earlier runs may have left tables of higher numbers, too, which this one is to find missing.
+    pub fn after_earlier_runs(mut self) -> Self {
+        self.is_repeated = true;
+        self
+    }
+
+    async fn drop_left_tables(&self, client: &Client) -> CallResult<()> {
+        let all = client
+            .rows("SELECT relname FROM pg_catalog.pg_class WHERE relkind = 'r'")
+            .await?;
+        let prefix = format!("{}_", self.prefix);
+        for name in all.into_iter().flatten().flatten() {
+            if name.starts_with(&prefix) {
+                client.run(&format!("DROP TABLE IF EXISTS {name}")).await?;
+            }
+        }
+        Ok(())
     }
 
     fn name_of(&self, table: usize) -> String {
@@ -219,16 +241,8 @@ impl Workload for Definitions {
     }
 
     async fn setup(&self, client: &Client) -> CallResult<()> {
-        // An earlier run may have left tables of higher numbers, too, which this one is to find missing.
-        let all = client
-            .rows("SELECT relname FROM pg_catalog.pg_class WHERE relkind = 'r'")
-            .await?;
-        let prefix = self.name_of(0);
-        let prefix = prefix.trim_end_matches('0');
-        for name in all.into_iter().flatten().flatten() {
-            if name.starts_with(prefix) {
-                client.run(&format!("DROP TABLE IF EXISTS {name}")).await?;
-            }
+        if self.is_repeated {
+            self.drop_left_tables(client).await?;
         }
         for table in 0..TABLES {
             create_table(client, &self.name_of(table), "mark bigint NOT NULL", self.shards).await?;

@@ -129,7 +129,7 @@ mod outside {
             )),
             Arc::new(SavepointLocks::new("savepoint_rows", shards)),
             Arc::new(PredicateSkew::new("teams", shards)),
-            Arc::new(Definitions::new("defined", shards)),
+            Arc::new(Definitions::new("defined", shards).after_earlier_runs()),
             Arc::new(Ring::new("ring_nodes", 8, shards)),
             Arc::new(Registers::new("registers", shards)),
             Arc::new(LongFork::new("written_once", shards)),
