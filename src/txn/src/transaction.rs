@@ -364,24 +364,20 @@ impl<Table> Transaction<Table> {
     /// Prepared → Deciding. Returns the two-phase commit that it is part of at that moment: whether its outcome is the anchor's
     /// decision, or was decided elsewhere. `None`: it is not prepared, or another request was first.
     pub fn begin_decide(&self) -> Option<Arc<Participation>> {
-        let mut state = self.state.lock();
-        (state.phase == Phase::Prepared).then(|| {
-            state.phase = Phase::Deciding;
-            state.participation.clone()
-        })
+        self.begin_decide_if(|_| true)
     }
 
     /// As [`begin_decide`](Self::begin_decide), of what the anchor's part is in, and else nothing.
     pub fn begin_decide_as_anchor(&self) -> Option<Arc<Participation>> {
-        if !self.state.lock().participation.decides && !planted("decided-without-the-anchor") {
-            return None;
-        }
-        let participation = self.begin_decide()?;
-        if participation.decides || planted("decided-without-the-anchor") {
-            return Some(participation);
-        }
-        self.reopen();
-        None
+        self.begin_decide_if(|participation| participation.decides || planted("decided-without-the-anchor"))
+    }
+
+    fn begin_decide_if(&self, may: impl FnOnce(&Participation) -> bool) -> Option<Arc<Participation>> {
+        let mut state = self.state.lock();
+        (state.phase == Phase::Prepared && may(&state.participation)).then(|| {
+            state.phase = Phase::Deciding;
+            state.participation.clone()
+        })
     }
 
     /// Deciding → Prepared: what was being decided is decided elsewhere now.

@@ -57,7 +57,7 @@ impl Clock for TestClock {
 }
 
 /// How long a transaction may be left idle.
-pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(600);
+const IDLE_LIMIT: Duration = Duration::from_secs(600);
 
 struct TestSpawner;
 

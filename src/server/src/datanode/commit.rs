@@ -62,6 +62,27 @@ impl Part {
     }
 }
 
+/// The prepare records of a transaction's parts; `commit_timestamp`: of a staged commit, else 0.
+pub(super) fn prepare_records(
+    parts: Vec<(Part, Vec<TableWritesRecord>)>,
+    participant: &Participant,
+    commit_timestamp: Timestamp,
+) -> Vec<WalRecord> {
+    let participation = participant.participation();
+    let record_of = |(part, tables): (Part, _)| {
+        part.record(tables, |tables| {
+            LogEntry::Prepare(PrepareRecord {
+                transaction: participant.id(),
+                anchor: participation.anchor,
+                participants: participation.participants.clone(),
+                tables,
+                commit_timestamp,
+            })
+        })
+    };
+    parts.into_iter().map(record_of).collect()
+}
+
 /// A log record of a shard.
 pub(super) fn wal_record(shard: &Shard, entry: LogEntry) -> WalRecord {
     WalRecord {
@@ -140,6 +161,21 @@ impl DataNode {
                     }));
             }
             parts.push((part, tables));
+        }
+        Ok(parts)
+    }
+
+    /// As [`parts`](Self::parts), with the anchor's part in any case, though there may be nothing in it.
+    pub(super) fn parts_with(
+        &self,
+        participant: &Participant,
+        anchor: Option<ShardId>,
+    ) -> Result<Vec<(Part, Vec<TableWritesRecord>)>, Failure> {
+        let mut parts = self.parts(participant)?;
+        if let Some(anchor) = anchor
+            && !parts.iter().any(|(part, _)| part.shard.id == anchor)
+        {
+            parts.push((Part::empty(self.open_shard(anchor)?), Vec::new()));
         }
         Ok(parts)
     }
@@ -293,9 +329,7 @@ impl DataNode {
             })?;
         }
         // Up to here its locks, and what was found valid, were those of the only primaries.
-        for reference in references {
-            self.check_current(reference, participant.id())?;
-        }
+        self.check_all_current(references, participant.id())?;
         Ok(commit_timestamp)
     }
 
@@ -313,9 +347,7 @@ impl DataNode {
         }
         let unsettled = Unsettled::new(self, participant)?;
         if participant.writes.lock().is_empty() {
-            for reference in references {
-                self.check_current(reference, participant.id())?;
-            }
+            self.check_all_current(references, participant.id())?;
             let (node, participant) = unsettled.disarm();
             node.settle(&participant, Outcome::Committed(0), kept(&reply));
             return Ok(reply);
@@ -370,6 +402,11 @@ impl DataNode {
                 "a prepared transaction cannot commit in one round",
             )));
         }
+        self.reply_once_ended(participant).await
+    }
+
+    /// The answer of a commit that is being carried out, once it has ended.
+    pub(super) async fn reply_once_ended(&self, participant: &Participant) -> Result<WrittenReply, Failure> {
         self.or_failed(participant.ended()).await?.map_err(lost)?;
         self.finished_reply(participant.id())
             .unwrap_or(Err(Failure::UnknownTransaction(participant.id())))
@@ -503,9 +540,7 @@ impl DataNode {
         }
         let unsettled = Unsettled::new(self, &participant)?;
         if participant.writes.lock().is_empty() && !is_anchor {
-            for reference in &request.shards {
-                self.check_current(reference, request.transaction)?;
-            }
+            self.check_all_current(&request.shards, request.transaction)?;
             let (node, participant) = unsettled.disarm();
             // Nothing to log: it read and locked only. But whoever gets its locks next must see its commit, so they are held
             // until the second phase, too.
@@ -519,38 +554,13 @@ impl DataNode {
         self.check_still_served(&participant)?;
         self.mark_in_doubt(&participant);
         self.check_fences(&participant)?;
-        let mut records = Vec::new();
-        for (part, tables) in self.parts(&participant)? {
-            records.push(part.record(tables, |tables| {
-                LogEntry::Prepare(PrepareRecord {
-                    transaction: request.transaction,
-                    anchor: request.anchor,
-                    participants: request.participants.clone(),
-                    tables,
-                    commit_timestamp: 0,
-                })
-            }));
-        }
-        if is_anchor && !records.iter().any(|record| record.shard == request.anchor) {
-            let entry = PrepareRecord {
-                transaction: request.transaction,
-                anchor: request.anchor,
-                participants: request.participants.clone(),
-                tables: Vec::new(),
-                commit_timestamp: 0,
-            };
-            records.push(wal_record(
-                &*self.open_shard(request.anchor)?,
-                LogEntry::Prepare(entry),
-            ));
-        }
+        let parts = self.parts_with(&participant, is_anchor.then_some(request.anchor))?;
+        let records = prepare_records(parts, &participant, 0);
         self.check_frame_size(&records)?;
         let (node, participant) = unsettled.disarm();
         let step = PrepareStep { participant };
         node.log(records, Box::new(step), Room::OrRefuse).await?;
-        for reference in &request.shards {
-            self.check_current(reference, request.transaction)?;
-        }
+        self.check_all_current(&request.shards, request.transaction)?;
         Ok(())
     }
 
@@ -619,12 +629,12 @@ impl DataNode {
         }
         if request.forget_decision {
             // What another primary has taken over meanwhile has not heard of the outcome.
-            for shard in request.shards.iter().filter(|_| request.commit_timestamp != 0) {
-                if self.holder(request.transaction, shard.shard).is_some() {
-                    return Err(Failure::OutcomeUnknown);
-                }
+            let is_held = |shard: &ShardRef| self.holder(request.transaction, shard.shard).is_some();
+            let is_commit = outcome != Outcome::Aborted;
+            if is_commit && request.shards.iter().any(is_held) {
+                return Err(Failure::OutcomeUnknown);
             }
-            if request.commit_timestamp != 0 || self.known_decision(request.transaction) == Some(outcome) {
+            if is_commit || self.known_decision(request.transaction) == Some(outcome) {
                 self.forget_later(request.transaction);
             }
         }
@@ -691,7 +701,7 @@ fn decides_by_itself(participant: &Participant) -> bool {
     participation.is_staged && participation.decides
 }
 
-pub(super) fn lost(_: Lost) -> Failure {
+fn lost(_: Lost) -> Failure {
     Failure::OutcomeUnknown
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use neorunbase_protocol::message::{ShardId, Timestamp, WrittenReply};
-use neorunbase_txn::{Outcome, Phase};
+use neorunbase_txn::Outcome;
 
 use super::commit::Part;
 use super::replication::{Committed, LoggedStep};
@@ -57,11 +57,6 @@ impl LoggedStep for PrepareStep {
     }
 
     fn voided(&mut self, node: &DataNode, shard: ShardId) {
-        let nothing_left = node
-            .open_shard(shard)
-            .is_ok_and(|shard| node.strip(&self.participant, &shard));
-        if nothing_left && self.participant.phase() == Phase::Preparing {
-            node.lose(&self.participant);
-        }
+        node.void_prepare(&self.participant, shard);
     }
 }

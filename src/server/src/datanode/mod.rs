@@ -323,6 +323,13 @@ impl DataNode {
         })
     }
 
+    /// [`check_current`](Self::check_current) for each of `references`.
+    fn check_all_current(&self, references: &[ShardRef], transaction: TransactionId) -> Result<(), Failure> {
+        references
+            .iter()
+            .try_for_each(|reference| self.check_current(reference, transaction))
+    }
+
     /// What holds `transaction`'s part in `shard`: the transaction itself, or what was found of it in the shard's log.
     fn holder(&self, transaction: TransactionId, shard: ShardId) -> Option<Arc<Participant>> {
         let revived = self.revived.lock().get(&(transaction, shard)).cloned();

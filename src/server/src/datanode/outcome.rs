@@ -114,18 +114,6 @@ impl LoggedStep for OutcomeStep {
 }
 
 impl DataNode {
-    /// The transaction's writes by shard, and the anchor's part, though there may be nothing in it.
-    fn parts_with(&self, participant: &Participant, anchor: Option<ShardId>) -> Result<Vec<Part>, Failure> {
-        let parts = self.parts(participant)?.into_iter();
-        let mut parts: Vec<Part> = parts.map(|(part, _)| part).collect();
-        if let Some(anchor) = anchor
-            && !parts.iter().any(|part| part.shard.id == anchor)
-        {
-            parts.push(Part::empty(self.open_shard(anchor)?));
-        }
-        Ok(parts)
-    }
-
     /// Logs and applies the outcome of a transaction that a request moved to `Deciding`, when it was part of `participation`. On
     /// the anchor this is the decision itself: no other shard may know it before it is committed there. (If the anchor was lost
     /// since, it comes to nothing with the rest of that term.)
@@ -141,13 +129,10 @@ impl DataNode {
             participant.set_commit_timestamp(commit_timestamp);
             participant.wake();
         }
-        let mut parts = match self.parts_with(participant, anchor) {
-            Ok(parts) => parts,
-            Err(failure) => {
-                participant.reopen();
-                return Err(failure);
-            }
-        };
+        let parts = self
+            .parts_with(participant, anchor)
+            .inspect_err(|_| participant.reopen())?;
+        let mut parts: Vec<Part> = parts.into_iter().map(|(part, _)| part).collect();
         if planted("commit-one-shard") && anchor.is_none() && commit_timestamp != 0 {
             parts.retain(|part| part.shard.id % 2 == 0);
         }

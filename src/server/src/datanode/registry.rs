@@ -81,11 +81,16 @@ impl DataNode {
         changed: RegistryRecord,
     ) -> Result<(), StartError> {
         if *registry != changed {
-            let written = write_registry(&self.world, &self.keyring, &changed);
-            self.registry_writes.ask(written).await?;
+            self.write_down(&changed).await?;
             *registry = changed;
         }
         Ok(())
+    }
+
+    /// Puts `registry` on disk, whatever is there.
+    pub(super) async fn write_down(&self, registry: &RegistryRecord) -> Result<(), StartError> {
+        let written = write_registry(&self.world, &self.keyring, registry);
+        self.registry_writes.ask(written).await
     }
 
     /// Opens the engine of a shard that has none here yet.

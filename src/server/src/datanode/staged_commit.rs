@@ -17,10 +17,9 @@ use neorunbase_txn::{Outcome, Phase};
 use neorunbase_world::clock::timeout;
 use neorunbase_world::fault::{dawdle, planted};
 
-use super::commit::{Part, Unsettled, lost};
+use super::commit::{Unsettled, prepare_records};
 use super::decisions::{CALL_DEADLINE, reply, undecided};
 use super::failure::Failure;
-use super::log_record::{LogEntry, PrepareRecord};
 use super::replication::{Committed, LoggedStep, Room};
 use super::{DataNode, Participant};
 
@@ -47,12 +46,7 @@ impl LoggedStep for StagedStep {
 
     fn voided(&mut self, node: &DataNode, shard: ShardId) {
         self.is_voided = true;
-        let nothing_left = node
-            .open_shard(shard)
-            .is_ok_and(|shard| node.strip(&self.participant, &shard));
-        if nothing_left && self.participant.phase() == Phase::Staging {
-            node.lose(&self.participant);
-        }
+        node.void_prepare(&self.participant, shard);
     }
 }
 
@@ -77,32 +71,15 @@ impl DataNode {
         }
         let unsettled = Unsettled::new(self, participant)?;
         if participant.writes.lock().is_empty() {
-            for reference in references {
-                self.check_current(reference, participant.id())?;
-            }
+            self.check_all_current(references, participant.id())?;
             let (node, participant) = unsettled.disarm();
             node.settle(&participant, Outcome::Committed(0), None);
             return Ok(WrittenReply::default());
         }
         let commit_timestamp = self.draw_commit_timestamp(participant, references, reads).await?;
-        let mut parts = self.parts(participant)?;
-        if !parts.iter().any(|(part, _)| part.shard.id == anchor) {
-            parts.push((Part::empty(self.open_shard(anchor)?), Vec::new()));
-        }
-        let participants: Vec<ShardId> = parts.iter().map(|(part, _)| part.shard.id).collect();
-        participant.takes_part_in(participants.clone());
-        let records = parts.into_iter().map(|(part, tables)| {
-            part.record(tables, |tables| {
-                LogEntry::Prepare(PrepareRecord {
-                    transaction: participant.id(),
-                    anchor,
-                    participants: participants.clone(),
-                    tables,
-                    commit_timestamp,
-                })
-            })
-        });
-        let records: Vec<_> = records.collect();
+        let parts = self.parts_with(participant, Some(anchor))?;
+        participant.takes_part_in(parts.iter().map(|(part, _)| part.shard.id).collect());
+        let records = prepare_records(parts, participant, commit_timestamp);
         self.check_frame_size(&records)?;
         let (node, participant) = unsettled.disarm();
         let step = StagedStep {
@@ -120,11 +97,9 @@ impl DataNode {
     async fn joined_staged_commit(&self, participant: &Participant) -> Result<WrittenReply, Failure> {
         match self.or_failed(participant.prepare_written()).await? {
             // Not all of it is known to be prepared.
-            Phase::Prepared => return Err(Failure::OutcomeUnknown),
-            _ => self.or_failed(participant.ended()).await?.map_err(lost)?,
-        };
-        self.finished_reply(participant.id())
-            .unwrap_or(Err(Failure::UnknownTransaction(participant.id())))
+            Phase::Prepared => Err(Failure::OutcomeUnknown),
+            _ => self.reply_once_ended(participant).await,
+        }
     }
 
     /// Writes down that a staged transaction has committed, which it has.

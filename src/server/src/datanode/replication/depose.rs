@@ -113,6 +113,16 @@ impl DataNode {
         is_empty && !participant.participation().decides
     }
 
+    /// The record by which the transaction was to be prepared in `shard` is left to the next primary.
+    pub(in crate::datanode) fn void_prepare(&self, participant: &Arc<Participant>, shard: ShardId) {
+        let nothing_left = self
+            .open_shard(shard)
+            .is_ok_and(|shard| self.strip(participant, &shard));
+        if nothing_left && matches!(participant.phase(), Phase::Preparing | Phase::Staging) {
+            self.lose(participant);
+        }
+    }
+
     pub(in crate::datanode) fn strip_or_lose(&self, participant: &Arc<Participant>, shard: &Shard) {
         let touched = participant.touches(shard.id)
             || participant.participation().decides && participant.participation().anchor == shard.id;

@@ -5,7 +5,7 @@ use neorunbase_replication::Configuration;
 use neorunbase_world::fault::planted;
 
 use super::super::DataNode;
-use super::super::registry::{ServeError, write_registry};
+use super::super::registry::ServeError;
 use super::super::shard::engine_path;
 use crate::cluster::ShardMap;
 use crate::cluster::shard_map::confirmed_configuration;
@@ -112,8 +112,7 @@ impl DataNode {
         let _one_at_a_time = self.receiving.lock().await;
         let registry = self.registry.lock().await;
         // That they are gone may have come into the file, whatever was answered.
-        let written = write_registry(&self.world, &self.keyring, &registry);
-        self.registry_writes.ask(written).await?;
+        self.write_down(&registry).await?;
         tracing::info!(node = %self.config.name, ?wanted, "copies that were to be dropped are wanted again");
         self.give_up(&wanted, false);
         Ok(())

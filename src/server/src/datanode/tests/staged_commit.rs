@@ -2,17 +2,20 @@
 
 use neorunbase_txn::transaction::Participation;
 
-use super::super::log_record::{LogEntry, PrepareRecord};
+use super::super::commit::prepare_records;
 use super::super::replication::Room;
 use super::super::staged_commit::StagedStep;
+use super::two_phase::pair;
 use super::*;
 
-async fn pair() -> (TestNode, TestNode) {
-    let cluster = Cluster::default();
-    (
-        TestNode::start(&cluster, SHARD).await,
-        TestNode::start(&cluster, OTHER_SHARD).await,
-    )
+/// A transaction that has written on two nodes, and the timestamp at which it is to commit.
+async fn written_on_both() -> (TestNode, TestNode, TestTransaction, Timestamp) {
+    let (anchor, other) = pair().await;
+    let transaction = anchor.begin();
+    anchor.insert(&transaction, &[(1, 10)]).await.unwrap();
+    other.insert(&transaction, &[(2, 20)]).await.unwrap();
+    let timestamp = anchor.cluster.oracle.draw();
+    (anchor, other, transaction, timestamp)
 }
 
 impl TestNode {
@@ -30,34 +33,22 @@ impl TestNode {
     async fn stage(&self, transaction: &TestTransaction, commit_timestamp: Timestamp) {
         let node = self.node();
         let participant = node.participant(transaction.id).unwrap();
-        let participants = vec![SHARD, OTHER_SHARD];
         let participation = Participation {
             anchor: SHARD,
-            participants: participants.clone(),
+            participants: vec![SHARD, OTHER_SHARD],
             decides: self.shard == SHARD,
             is_staged: true,
         };
         assert!(participant.begin_staging(participation).await);
         node.mark_in_doubt(&participant);
-        participant.takes_part_in(participants.clone());
         participant.set_commit_timestamp(commit_timestamp);
         let parts = node.parts(&participant).unwrap_or_default();
-        let records = parts.into_iter().map(|(part, tables)| {
-            part.record(tables, |tables| {
-                LogEntry::Prepare(PrepareRecord {
-                    transaction: transaction.id,
-                    anchor: SHARD,
-                    participants: participants.clone(),
-                    tables,
-                    commit_timestamp,
-                })
-            })
-        });
+        let records = prepare_records(parts, &participant, commit_timestamp);
         let step = StagedStep {
             participant,
             is_voided: true,
         };
-        let logged = node.log(records.collect(), Box::new(step), Room::OrRefuse).await;
+        let logged = node.log(records, Box::new(step), Room::OrRefuse).await;
         assert!(logged.is_ok());
     }
 }
@@ -87,12 +78,11 @@ async fn a_staged_commit_is_durable_and_repeatable() {
 
 #[tokio::test]
 async fn what_is_prepared_everywhere_has_committed() {
-    let (mut anchor, mut other) = pair().await;
-    let transaction = anchor.begin();
-    anchor.insert(&transaction, &[(1, 10)]).await.unwrap();
-    other.insert(&transaction, &[(2, 20)]).await.unwrap();
-    let before = anchor.begin_snapshot();
-    let timestamp = anchor.cluster.oracle.draw();
+    let (mut anchor, mut other, transaction, timestamp) = written_on_both().await;
+    let before = TestTransaction {
+        snapshot: timestamp - 1,
+        ..TestTransaction::new(0)
+    };
     anchor.stage(&transaction, timestamp).await;
     other.stage(&transaction, timestamp).await;
     for node in [&mut anchor, &mut other] {
@@ -108,11 +98,7 @@ async fn what_is_prepared_everywhere_has_committed() {
 
 #[tokio::test]
 async fn what_is_absent_in_one_shard_has_aborted() {
-    let (mut anchor, mut other) = pair().await;
-    let transaction = anchor.begin();
-    anchor.insert(&transaction, &[(1, 10)]).await.unwrap();
-    other.insert(&transaction, &[(2, 20)]).await.unwrap();
-    let timestamp = anchor.cluster.oracle.draw();
+    let (mut anchor, mut other, transaction, timestamp) = written_on_both().await;
     anchor.stage(&transaction, timestamp).await;
     for node in [&mut anchor, &mut other] {
         node.crash().await;
@@ -126,11 +112,7 @@ async fn what_is_absent_in_one_shard_has_aborted() {
 
 #[tokio::test]
 async fn what_cannot_be_asked_about_stays_undecided() {
-    let (anchor, mut other) = pair().await;
-    let transaction = anchor.begin();
-    anchor.insert(&transaction, &[(1, 10)]).await.unwrap();
-    other.insert(&transaction, &[(2, 20)]).await.unwrap();
-    let timestamp = anchor.cluster.oracle.draw();
+    let (anchor, mut other, transaction, timestamp) = written_on_both().await;
     anchor.stage(&transaction, timestamp).await;
     other.stage(&transaction, timestamp).await;
     other.crash().await;
@@ -143,11 +125,7 @@ async fn what_cannot_be_asked_about_stays_undecided() {
 
 #[tokio::test]
 async fn who_has_lost_the_anchor_decides_nothing() {
-    let (anchor, other) = pair().await;
-    let transaction = anchor.begin();
-    anchor.insert(&transaction, &[(1, 10)]).await.unwrap();
-    other.insert(&transaction, &[(2, 20)]).await.unwrap();
-    let timestamp = anchor.cluster.oracle.draw();
+    let (anchor, other, transaction, timestamp) = written_on_both().await;
     anchor.stage(&transaction, timestamp).await;
     other.stage(&transaction, timestamp).await;
     let participant = anchor.node().participant(transaction.id).unwrap();

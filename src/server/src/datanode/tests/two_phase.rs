@@ -2,7 +2,7 @@
 
 use super::*;
 
-async fn pair() -> (TestNode, TestNode) {
+pub(super) async fn pair() -> (TestNode, TestNode) {
     let cluster = Cluster::default();
     (
         TestNode::start(&cluster, SHARD).await,
