@@ -149,6 +149,8 @@ fn pick<T: Copy>(random: &mut SmallRng, choices: &[T]) -> T {
 
 /// Some of `all`, in their order: now and then all, or just one, which then has the cluster to itself.
 fn draw_workloads(seed: u64, mut all: Vec<String>) -> Vec<String> {
+    let unique_index = all.iter().position(|name| name == "unique-index");
+    let unique_index = unique_index.map(|position| all.remove(position));
     let mut random = SmallRng::seed_from_u64(seed ^ 0x776f_726b_6c6f_6164);
     let count = match random.random_range(0..10) {
         0 => 1,
@@ -157,6 +159,11 @@ fn draw_workloads(seed: u64, mut all: Vec<String>) -> Vec<String> {
     };
     while all.len() > count {
         all.remove(random.random_range(0..all.len()));
+    }
+    // Drawn apart, so that seeds without it run as they did before it came.
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x756e_6971_7565_2d69);
+    if all.len() > 1 && random.random_range(0..4) == 0 {
+        all.extend(unique_index);
     }
     all
 }

@@ -23,6 +23,7 @@ use neorunbase_workloads::registers::Registers;
 use neorunbase_workloads::ring::Ring;
 use neorunbase_workloads::savepoint_locks::SavepointLocks;
 use neorunbase_workloads::secondary_index::SecondaryIndex;
+use neorunbase_workloads::unique_index::UniqueIndex;
 use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
@@ -178,6 +179,7 @@ fn workloads(configuration: &Configuration) -> Vec<Arc<dyn Workload>> {
         })),
         Arc::new(OldSnapshots::new("old_rows", shards)),
         Arc::new(GuardedBudget::new("budget", shards)),
+        Arc::new(UniqueIndex::new("claims", shards)),
     ]
 }
 

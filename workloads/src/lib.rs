@@ -26,6 +26,7 @@ pub mod ring;
 pub mod savepoint_locks;
 mod second_connection;
 pub mod secondary_index;
+pub mod unique_index;
 pub mod workload;
 
 pub use client::{CallError, Client, ClientWorld, Target};

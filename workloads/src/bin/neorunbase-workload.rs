@@ -51,6 +51,7 @@ mod outside {
     use neorunbase_workloads::ring::Ring;
     use neorunbase_workloads::savepoint_locks::SavepointLocks;
     use neorunbase_workloads::secondary_index::SecondaryIndex;
+    use neorunbase_workloads::unique_index::UniqueIndex;
     use neorunbase_workloads::{ClientWorld, Driver, Target, Workload};
 
     /// Runs a workload against a PostgreSQL port and checks that the database kept its promises.
@@ -67,7 +68,7 @@ mod outside {
         database: String,
         /// bank, durability, list-append-read-committed, list-append-repeatable-read, list-append-serializable,
         /// savepoint-locks, predicate-skew, definitions, ring, registers, long-fork, counters, secondary-index,
-        /// deadlocks, old-snapshots, guarded-budget, history-reads, or all.
+        /// deadlocks, old-snapshots, guarded-budget, unique-index, history-reads, or all.
         #[arg(long, default_value = "all")]
         workload: String,
         /// How long clients run.
@@ -138,6 +139,7 @@ mod outside {
             Arc::new(Deadlocks::new("crossed", shards)),
             Arc::new(OldSnapshots::new("old_rows", shards)),
             Arc::new(GuardedBudget::new("budget", shards)),
+            Arc::new(UniqueIndex::new("claims", shards)),
         ];
         // Only a server of ours knows AS OF SYSTEM TIME.
         if shards.is_some() {

@@ -18,3 +18,4 @@ pub mod registers;
 pub mod ring;
 pub mod savepoint_locks;
 pub mod secondary_index;
+pub mod unique_index;
