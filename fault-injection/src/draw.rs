@@ -75,7 +75,8 @@ impl FaultPlan {
             at_ms += random.random_range(100..=2 * mean_gap_ms);
         }
         let apart = [draw_long_death, draw_replaced_disk, draw_hung_disk];
-        for fault in apart.iter().filter_map(|draw| draw(seed, topology, length_ms)) {
+        let apart = apart.iter().filter_map(|draw| draw(seed, topology, length_ms));
+        for fault in apart.chain(draw_estranged_coordinators(seed, topology, length_ms)) {
             let place = faults.partition_point(|before| before.at_ms <= fault.at_ms);
             faults.insert(place, fault);
         }
@@ -133,6 +134,43 @@ fn draw_hung_disk(seed: u64, topology: &Topology, length_ms: u64) -> Option<Sche
     };
     let at_ms = random.random_range(500..=length_ms.max(1_000));
     (at_ms < length_ms).then_some(ScheduledFault { at_ms, fault })
+}
+
+/// In one seed in three with several Coordinators these lose sight of each other again and again, while all else can reach
+/// both: a definition that waits for the other's transactions goes on without it, and so do they. In half of those seeds they
+/// are far apart all the time: one shows a definition long before the other.
+fn draw_estranged_coordinators(seed: u64, topology: &Topology, length_ms: u64) -> Vec<ScheduledFault> {
+    let mut random = SmallRng::seed_from_u64(seed ^ 0x6573_7472_616e_6765);
+    let mut names = topology.coordinators.clone();
+    if names.len() < 2 || !random.random_bool(1.0 / 3.0) {
+        return Vec::new();
+    }
+    let mut faults = Vec::new();
+    let mut at_ms = random.random_range(500..=1_000);
+    if random.random_bool(0.5) {
+        let fault = Fault::SlowLink {
+            one: names[0].clone(),
+            other: names[1].clone(),
+            delay_ms: random.random_range(30..=150),
+            for_ms: length_ms,
+        };
+        faults.push(ScheduledFault { at_ms: 0, fault });
+    }
+    while at_ms < length_ms {
+        names.shuffle(&mut random);
+        // Mostly no longer than it takes to break connections: what waits on them breaks off.
+        let for_ms = *[2, 2, 20, 300, 4_000].choose(&mut random).unwrap_or(&2);
+        let fault = Fault::Cut {
+            from: names[0].clone(),
+            to: names[1].clone(),
+            both_ways: true,
+            for_ms,
+            silence: CutSilence::Resets,
+        };
+        faults.push(ScheduledFault { at_ms, fault });
+        at_ms += for_ms + random.random_range(500..=4_000);
+    }
+    faults
 }
 
 /// A side, and the links to the rest that hold. The coordination service is never on it.

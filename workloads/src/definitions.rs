@@ -4,10 +4,12 @@
 mod names;
 mod transaction;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use async_trait::async_trait;
+use parking_lot::Mutex;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
@@ -92,6 +94,8 @@ pub struct Definitions {
     shards: Option<u32>,
     next_id: AtomicI64,
     names: Names,
+    /// How many definitions of each table were acknowledged.
+    redefined: Mutex<BTreeMap<usize, u64>>,
     history: History<Use>,
     /// Whether there may be tables of an earlier run.
     is_repeated: bool,
@@ -110,6 +114,7 @@ impl Definitions {
             shards,
             next_id: AtomicI64::new(1),
             names: Names::new(TABLES),
+            redefined: Mutex::default(),
             history: History::default(),
             is_repeated: false,
         }
@@ -186,7 +191,10 @@ impl Definitions {
             Action::Insert { id } => {
                 format!("INSERT INTO {name} (id, mark) VALUES ({id}, {})", mark_of(*id))
             }
-            Action::Transact { transaction } => return transaction.execute(client, &name, random).await,
+            Action::Transact { transaction } => {
+                let definitions = || self.redefined.lock().get(&table).copied().unwrap_or(0);
+                return transaction.execute(client, &name, random, definitions).await;
+            }
             Action::Read { mark, .. } => {
                 *action = self.read(client, table, *mark).await.map_err(at_once)?;
                 return Ok(());
@@ -206,8 +214,9 @@ impl Definitions {
             0..=3 => Action::Create,
             4..=5 => Action::Drop,
             6..=9 => Action::Truncate,
+            // Others are made right after transactions.
             10..=13 => Action::Index {
-                wanted: random.random_bool(0.6),
+                wanted: random.random_bool(0.4),
             },
             14..=16 => Action::Column {
                 wanted: random.random_bool(0.5),
@@ -221,6 +230,50 @@ impl Definitions {
                 all: Vec::new(),
                 by_index: Vec::new(),
             },
+        }
+    }
+
+    /// Uses a table, and writes down how that ended.
+    async fn use_table(
+        &self,
+        client: &Client,
+        index: u32,
+        random: &mut SmallRng,
+        table: usize,
+        action: Action,
+    ) -> Step {
+        let clock = client.world().clock.clone();
+        let mut usage = Use {
+            table,
+            action,
+            was_missing: false,
+        };
+        let invocation = self.history.invoke(&*clock, index, usage.clone());
+        let result = self
+            .carry_out(client, usage.table, &mut usage.action, random)
+            .await;
+        let (mut outcome, error) = result
+            .as_ref()
+            .map_or_else(outcome_of, |()| (Outcome::Done, None));
+        if let Err((error, _)) = &result
+            && usage.action.is_definition()
+            && error.code() == Some(IO_ERROR)
+        {
+            outcome = Outcome::Unknown;
+        }
+        usage.was_missing = result.as_ref().is_err_and(|(error, _)| is_missing(error));
+        if usage.action.is_definition() && outcome == Outcome::Done {
+            *self.redefined.lock().entry(table).or_default() += 1;
+        }
+        match (&usage.action, outcome) {
+            (Action::Create, Outcome::Done) => self.names.created(table),
+            (Action::Create | Action::Drop | Action::Truncate, Outcome::Unknown) => self.names.doubt(table),
+            _ => {}
+        }
+        self.history.complete(&*clock, invocation, usage, outcome, error);
+        match result {
+            Ok(()) => Step::Served,
+            Err((error, _)) => after_error(client, &error).await,
         }
     }
 }
@@ -251,41 +304,20 @@ impl Workload for Definitions {
     }
 
     async fn step(&self, client: &Client, index: u32, random: &mut SmallRng) -> Step {
-        let clock = client.world().clock.clone();
         let (table, is_created) = self.names.take(random.random_range(0..TABLES));
         let action = if is_created {
             self.draw(random)
         } else {
             Action::Create
         };
-        let mut usage = Use {
-            table,
-            action,
-            was_missing: false,
-        };
-        let invocation = self.history.invoke(&*clock, index, usage.clone());
-        let result = self
-            .carry_out(client, usage.table, &mut usage.action, random)
-            .await;
-        let (mut outcome, error) = result
-            .as_ref()
-            .map_or_else(outcome_of, |()| (Outcome::Done, None));
-        if let Err((error, _)) = &result
-            && usage.action.is_definition()
-            && error.code() == Some(IO_ERROR)
-        {
-            outcome = Outcome::Unknown;
-        }
-        usage.was_missing = result.as_ref().is_err_and(|(error, _)| is_missing(error));
-        match (&usage.action, outcome) {
-            (Action::Create, Outcome::Done) => self.names.created(table),
-            (Action::Create | Action::Drop | Action::Truncate, Outcome::Unknown) => self.names.doubt(table),
-            _ => {}
-        }
-        self.history.complete(&*clock, invocation, usage, outcome, error);
-        match result {
-            Ok(()) => Step::Served,
-            Err((error, _)) => after_error(client, &error).await,
+        // What the transaction has committed may not be written everywhere yet: the index must have it all the same.
+        let is_indexed = matches!(action, Action::Transact { .. }) && random.random_bool(0.2);
+        match self.use_table(client, index, random, table, action).await {
+            Step::Served if is_indexed => {
+                let action = Action::Index { wanted: true };
+                self.use_table(client, index, random, table, action).await
+            }
+            step => step,
         }
     }
 

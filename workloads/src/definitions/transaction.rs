@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use neorunbase_world::Clock;
 use rand::Rng;
 use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,11 @@ use crate::workload::Failure;
 
 /// Rows that are changed or deleted are among so many that were inserted last.
 const RECENT: i64 = 30;
+/// So many rows meet most shards, those that the transaction has written before among them.
+const MANY: i64 = 16;
+/// Some transactions wait so long for their table to be redefined, though they keep it from that.
+const OUTLASTS: Duration = Duration::from_secs(7);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// What a statement does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,7 +88,8 @@ impl Transaction {
                     id,
                     mark: random.random_range(0..MARKS),
                 },
-                _ => insert(take_ids(1), 1),
+                3 => insert(take_ids(1), 1),
+                _ => insert(take_ids(MANY), MANY),
             });
         }
         let statement = |change| Statement {
@@ -97,22 +104,29 @@ impl Transaction {
         }
     }
 
-    /// Carries it out on `table`, and notes the answers; the flag of an error tells whether it met the commit.
+    /// Carries it out on `table`, and notes the answers; the flag of an error tells whether it met the commit. `definitions`
+    /// counts those of the table that were acknowledged.
     pub(super) async fn execute(
         &mut self,
         client: &Client,
         table: &str,
         random: &mut SmallRng,
+        definitions: impl Fn() -> u64 + Send + Sync,
     ) -> Result<(), Failure> {
         let before = |error| (error, false);
         let clock = client.world().clock.clone();
         let now = || clock.monotonic().0 / 1000;
         let begin = format!("BEGIN ISOLATION LEVEL {}", self.level.sql());
         client.run(&begin).await.map_err(before)?;
+        let known = definitions();
         for statement in &mut self.statements {
             statement.rows = client.run(&sql(&statement.change, table)).await.map_err(before)?;
             statement.answered_micros = Some(now());
-            clock.sleep(pause(random)).await;
+            if random.random_range(0..20) == 0 {
+                outlast(&*clock, || definitions() != known).await;
+            } else {
+                clock.sleep(pause(random)).await;
+            }
         }
         self.commit_micros = Some(now());
         client.run("COMMIT").await.map_err(|error| (error, true))?;
@@ -131,12 +145,16 @@ fn sql(change: &Change, table: &str) -> String {
     }
 }
 
-/// Mostly a moment; sometimes long enough for a Coordinator that hears of nothing to be left behind by a definition.
+/// Waits until a definition has left behind the Coordinator that keeps it off, since that did not hear of it.
+async fn outlast(clock: &dyn Clock, is_left_behind: impl Fn() -> bool + Send + Sync) {
+    let until = clock.monotonic().after(OUTLASTS);
+    while !is_left_behind() && clock.monotonic() < until {
+        clock.sleep(LOOK_INTERVAL).await;
+    }
+}
+
+/// Mostly a moment.
 fn pause(random: &mut SmallRng) -> Duration {
-    let longest = match random.random_range(0..20) {
-        0 => 8_000,
-        1..=4 => 800,
-        _ => 30,
-    };
+    let longest = if random.random_bool(0.2) { 800 } else { 30 };
     Duration::from_millis(random.random_range(0..=longest))
 }
