@@ -65,6 +65,8 @@ pub const BUGS: &[PlantedBug] = &[
     bug("staging-taken-for-preparing", "a snapshot does not wait for a staged commit that is being written, though its timestamp was drawn before", "this one, until a simulation met it"),
     bug("replaced-disk-trusted", "a node that comes back with an empty disk is counted on for what it had before", "akin: Kafka before KIP-966, the last replica in sync came back without some of its data"),
     bug("history-kept-too-short", "rows that can still be read AS OF are collected", "—"),
+    bug("checkpoint-without-its-term", "a restarted node takes what it has applied to be of the term that it has begun last", "the class of checkpoints without their epoch"),
+    bug("unique-value-not-locked", "a unique value is looked for without its lock: two who look at the same time both find it free", "the class of constraints that are checked by a SELECT first"),
 ];
 
 /// Bugs that the suite does not ask for: those that survived as many seeds as were looked at, and those that were seen to fail on

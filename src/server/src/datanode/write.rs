@@ -9,6 +9,7 @@ use neorunbase_storage::key::prefix_end;
 use neorunbase_storage::row::decode_columns;
 use neorunbase_txn::WriteSet;
 use neorunbase_types::{Datum, SqlError, SqlState};
+use neorunbase_world::fault::planted;
 
 use super::failure::{Failure, concurrent_update};
 use super::locking::{Current, RowAccess};
@@ -114,9 +115,11 @@ impl<'a> Changes<'a> {
                 .await?;
         }
         for value in new.into_iter().filter(|value| !old.contains(value)) {
-            access
-                .lock(table.indexes[value.index].storage, &value.key)
-                .await?;
+            if !planted("unique-value-not-locked") {
+                access
+                    .lock(table.indexes[value.index].storage, &value.key)
+                    .await?;
+            }
             if self.is_taken(access, key, &value)? {
                 return Ok(Some(value));
             }
