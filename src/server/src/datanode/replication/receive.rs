@@ -83,7 +83,7 @@ impl DataNode {
             return None;
         }
         if let Role::Primary(primary) = &replica.role {
-            if append.term <= primary.term() {
+            if append.term <= primary.term() && !planted("old-term-accepted") {
                 let term = primary.term();
                 return Some(Received::Refused(Reply::Stale { term }));
             }
