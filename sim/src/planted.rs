@@ -89,6 +89,7 @@ pub const ELUSIVE_BUGS: &[PlantedBug] = &[
     bug("catalog-led-from-outside", "a coordinator leads the catalog though it lacks acknowledged definitions", "—"),
     bug("change-without-version", "a shard's configuration is replaced by whoever writes last", "the class of zombie controllers"),
     bug("lease-from-answer", "a primary counts its lease from the follower's answer, not from its question", "—"),
+    bug("refused-by-a-deposed-primary", "a deposed primary refuses a statement because of rows that it still has: a unique value that is free by now", "this one, until a simulation met it"),
     bug("decision-forgotten-early", "the anchor forgets a decision that not every participant has heard of", "the class of Citus's transaction recovery (its order of look-ups)"),
     bug("forgotten-commit-presumed-aborted", "a node that has forgotten a commit says that it was an abort", "—"),
     bug("index-ignores-collection", "an index is walked at a snapshot whose entries were collected", "—"),

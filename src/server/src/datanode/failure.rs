@@ -37,6 +37,13 @@ pub enum Failure {
 }
 
 impl Failure {
+    /// Whether a statement is refused because of rows that it met (or did not): nothing came of it then, and whoever has other
+    /// rows may not refuse it. Classes 21 to 23: cardinality, data, constraints.
+    pub fn tells_of_rows(&self) -> bool {
+        let classes = ["21", "22", "23"];
+        matches!(self, Self::Sql(error) if classes.iter().any(|class| error.state.0.starts_with(class)))
+    }
+
     /// As an answer.
     pub fn into_response(self) -> Response {
         let reply = match self {

@@ -7,7 +7,7 @@ use neorunbase_protocol::message::{
     ShardStatus, StatusReply, WrittenReply,
 };
 use neorunbase_types::{SqlError, SqlState};
-use neorunbase_world::fault::buggify;
+use neorunbase_world::fault::{buggify, planted};
 
 use super::DataNode;
 use super::failure::Failure;
@@ -79,7 +79,7 @@ impl DataNode {
     }
 
     /// Carries the request out. What it saw, or did for later, counts only if no other node can have become primary
-    /// meanwhile.
+    /// meanwhile; so does a refusal because of what it saw.
     async fn carry_out_as_primary(&self, body: RequestBody) -> Result<ResponseBody, Failure> {
         let seen_by = match &body {
             RequestBody::ReadRows(request) => Some((request.shard, request.context.transaction)),
@@ -88,8 +88,21 @@ impl DataNode {
             RequestBody::ModifyRows(request) => Some((request.shard, request.context.transaction)),
             _ => None,
         };
+        let refused_by = match &body {
+            RequestBody::BulkWrite(request) => Some((request.shard, 0)),
+            _ => seen_by,
+        };
         let _entered = self.enter(&body)?;
-        let answer = self.carry_out(body).await?;
+        let answer = match self.carry_out(body).await {
+            Ok(answer) => answer,
+            Err(failure) => {
+                let is_believed = !failure.tells_of_rows() || planted("refused-by-a-deposed-primary");
+                if let Some((reference, transaction)) = refused_by.filter(|_| !is_believed) {
+                    self.check_current(&reference, transaction)?;
+                }
+                return Err(failure);
+            }
+        };
         let Some((reference, transaction)) = seen_by else {
             return Ok(answer);
         };
