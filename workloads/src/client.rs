@@ -10,6 +10,9 @@ use neorunbase_world::{Clock, Network, Spawner, TaskHandle, World};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Config, NoTls, Row, SimpleQueryMessage, Statement};
 
+/// The SQLSTATE of a row that another one keeps out.
+pub(crate) const UNIQUE_VIOLATION: &str = "23505";
+
 /// What a client needs of a world.
 #[derive(Clone)]
 pub struct ClientWorld {

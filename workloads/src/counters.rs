@@ -10,7 +10,7 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallError, CallResult, Client};
+use crate::client::{CallError, CallResult, Client, UNIQUE_VIOLATION};
 use crate::history::{FINAL_READER, History, Outcome};
 use crate::workload::{Failure, Report, Step, Workload, conclude, create_table, fill_table, judge};
 
@@ -20,7 +20,6 @@ pub const SINGLES: i64 = 3;
 pub const PAIR: [i64; 2] = [3, 4];
 /// Keys of rows that are inserted begin here.
 const FIRST_ROW: i64 = 1_000;
-const UNIQUE_VIOLATION: &str = "23505";
 
 /// An operation on counters.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

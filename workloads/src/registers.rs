@@ -15,7 +15,7 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallError, CallResult, Client, at_most_one, by_key};
+use crate::client::{CallError, CallResult, Client, UNIQUE_VIOLATION, at_most_one, by_key};
 use crate::history::{FINAL_READER, History, Outcome};
 use crate::second_connection::SecondConnections;
 use crate::workload::{Failure, Report, Step, Workload, conclude, conclude_last, create_table, judge};
@@ -26,7 +26,6 @@ const KEYS: usize = 3;
 const OPERATIONS: u32 = 60;
 /// Unanswered changes after which it is replaced too: each may happen at any later time, which doubles the search.
 const UNANSWERED: u32 = 4;
-const UNIQUE_VIOLATION: &str = "23505";
 
 /// A statement on a register, with its answer where it has one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

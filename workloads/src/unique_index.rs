@@ -16,7 +16,7 @@ use rand::rngs::SmallRng;
 use serde::{Deserialize, Serialize};
 
 use crate::checker;
-use crate::client::{CallError, CallResult, Client};
+use crate::client::{CallError, CallResult, Client, UNIQUE_VIOLATION};
 use crate::history::{FINAL_READER, History, Outcome};
 use crate::second_connection::SecondConnections;
 use crate::workload::{Failure, Report, Step, Workload, conclude, judge};
@@ -29,7 +29,6 @@ const NAMES: i64 = 4;
 const LATELY: usize = 12;
 /// The longest pause within a transaction.
 const LONGEST_HESITATION_MS: u64 = 20;
-const UNIQUE_VIOLATION: &str = "23505";
 
 /// A row: its place, its id (in no other place, and used once) and its name.
 pub type Row = (i64, i64, i64);

@@ -93,25 +93,17 @@ impl DataNode {
             _ => seen_by,
         };
         let _entered = self.enter(&body)?;
-        let answer = match self.carry_out(body).await {
-            Ok(answer) => answer,
-            Err(failure) => {
-                let is_believed = !failure.tells_of_rows() || planted("refused-by-a-deposed-primary");
-                if let Some((reference, transaction)) = refused_by.filter(|_| !is_believed) {
-                    self.check_current(&reference, transaction)?;
-                }
-                return Err(failure);
-            }
+        let answer = self.carry_out(body).await;
+        let rests_on = match &answer {
+            Ok(ResponseBody::Written(written)) if written.commit_timestamp != 0 => None,
+            Ok(_) => seen_by,
+            Err(failure) if failure.tells_of_rows() && !planted("refused-by-a-deposed-primary") => refused_by,
+            Err(_) => None,
         };
-        let Some((reference, transaction)) = seen_by else {
-            return Ok(answer);
-        };
-        let has_committed =
-            matches!(&answer, ResponseBody::Written(written) if written.commit_timestamp != 0);
-        if !has_committed {
+        if let Some((reference, transaction)) = rests_on {
             self.check_current(&reference, transaction)?;
         }
-        Ok(answer)
+        answer
     }
 
     async fn carry_out(&self, body: RequestBody) -> Result<ResponseBody, Failure> {
